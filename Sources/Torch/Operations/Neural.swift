@@ -1,0 +1,97 @@
+extension Tensor {
+  /// Matrix product over the last two dimensions, with broadcasting over the others.
+  public func matmul(_ other: Tensor) -> Tensor { Ops.matmul(.tensor(self), .tensor(other)) }
+
+  /// x of `self · x = right`, for a square matrix.
+  public func solve(_ right: Tensor) -> Tensor { Ops.solve(.tensor(self), .tensor(right)) }
+
+  /// `self · weightᵀ + bias` over the last dimension: `[…, in]` and `[out, in]` give `[…, out]`.
+  public func linear(_ weight: Tensor, _ bias: Tensor? = nil) -> Tensor {
+    Ops.linear(.tensor(self), .tensor(weight), .tensor(bias))
+  }
+
+  /// Rows of a table: `self` is the table `[rows, D]`, the indices `int64` of any shape; gives `[…, D]`.
+  public func embedding(_ indices: Tensor) -> Tensor { Ops.embedding(.tensor(self), .tensor(indices)) }
+
+  /// Layer normalisation over the last dimension (Ba et al., arXiv 1607.06450).
+  public func layerNorm(_ weight: Tensor?, _ bias: Tensor?, eps: Double) -> Tensor {
+    Ops.layerNorm(.tensor(self), .ints([size(-1)]), .tensor(weight), .tensor(bias), .double(eps))
+  }
+
+  /// Gaussian error linear unit, exact with erf (Hendrycks and Gimpel, arXiv 1606.08415).
+  public func gelu() -> Tensor { Ops.gelu(.tensor(self)) }
+
+  /// x · sigmoid(x).
+  public func silu() -> Tensor { Ops.silu(.tensor(self)) }
+
+  /// Softmax along a dimension.
+  public func softmax(_ dimension: Int = -1) -> Tensor { Ops.softmax(.tensor(self), .int(dimension)) }
+
+  /// Logarithm of the softmax along a dimension.
+  public func logSoftmax(_ dimension: Int = -1) -> Tensor { Ops.logSoftmax(.tensor(self), .int(dimension)) }
+
+  /// Sets elements to zero with the given probability and scales the others up. Uses ``Generator/default``.
+  public func dropout(_ probability: Double) -> Tensor {
+    probability > 0 ? Ops.dropout(.tensor(self), .double(probability), true) : self
+  }
+
+  /// Mean cross-entropy of logits against class numbers or class probabilities.
+  ///
+  /// - Parameters:
+  ///   - target: `int64 [n]` class numbers, or `[n, classes]` probabilities, for logits `[n, classes]`.
+  ///   - labelSmoothing: The weight given to the uniform distribution (Szegedy et al., arXiv 1512.00567).
+  ///   - ignoreIndex: Class number of rows that do not count.
+  public func crossEntropy(_ target: Tensor, labelSmoothing: Double = 0, ignoreIndex: Int = -100) -> Tensor {
+    Ops.crossEntropy(.tensor(self), .tensor(target), .none, 1, .int(ignoreIndex), .double(labelSmoothing))
+  }
+
+  /// softmax(self · keyᵀ · scale + mask) · value (Vaswani et al., arXiv 1706.03762).
+  ///
+  /// - Parameters:
+  ///   - key: `[B, H, S, d]` for a query `[B, H, L, d]`.
+  ///   - value: `[B, H, S, d]`.
+  ///   - mask: Added to the scores, broadcastable to `[B, H, L, S]`; finite, so that no row turns into NaN.
+  ///   - causal: Row i sees columns 0 … i; exclusive with a mask.
+  ///   - dropout: Probability of dropping an attention weight.
+  ///   - scale: 1/√d when left out.
+  ///   - groupedQuery: Keys and values have fewer heads, each serving H / H_kv query heads in order.
+  public func attention(
+    _ key: Tensor, _ value: Tensor, mask: Tensor? = nil, causal: Bool = false, dropout: Double = 0,
+    scale: Double? = nil, groupedQuery: Bool = false
+  ) -> Tensor {
+    Ops.attention(
+      .tensor(self), .tensor(key), .tensor(value), .tensor(mask), .double(dropout), .bool(causal),
+      scale.map(Argument.double) ?? .none, .bool(groupedQuery))
+  }
+
+  /// Two-dimensional convolution: `[B, C, H, W]` and a kernel `[out, C, h, w]`, without padding.
+  public func conv2d(_ weight: Tensor, _ bias: Tensor?, stride: Int) -> Tensor {
+    Ops.conv2d(.tensor(self), .tensor(weight), .tensor(bias), .ints([stride, stride]))
+  }
+
+  /// Bicubic resize of `[B, C, H, W]` with a = −0.75 and no antialias, as `interpolate(mode="bicubic")`.
+  public func bicubic(height: Int, width: Int, alignCorners: Bool = false) -> Tensor {
+    Ops.bicubic(.tensor(self), .ints([height, width]), .bool(alignCorners), .none, .none)
+  }
+
+  /// Bicubic resize of `[B, C, H, W]` with antialias and a = −0.5, as Pillow resizes pictures.
+  public func bicubicAntialiased(height: Int, width: Int) -> Tensor {
+    Ops.bicubicAntialias(.tensor(self), .ints([height, width]), false, .none, .none)
+  }
+}
+
+/// One AdamW step over many tensors at once (Loshchilov and Hutter, arXiv 1711.05101), in place.
+///
+/// - Parameters:
+///   - parameters: The weights; gradients, moments and step counters (`float32 []`) in the same order.
+public func fusedAdamW(
+  _ parameters: [Tensor], gradients: [Tensor], firstMoments: [Tensor], secondMoments: [Tensor], steps: [Tensor],
+  learningRate: Double, beta1: Double, beta2: Double, weightDecay: Double, eps: Double
+) {
+  _ = Ops.fusedAdamW.results(
+    [
+      .tensors(parameters), .tensors(gradients), .tensors(firstMoments), .tensors(secondMoments), .tensors([]),
+      .tensors(steps), .double(learningRate), .double(beta1), .double(beta2), .double(weightDecay), .double(eps),
+      false, false,
+    ], capacity: 1)
+}
