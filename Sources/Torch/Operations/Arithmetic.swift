@@ -26,6 +26,11 @@ extension Tensor {
   /// The negative of every element.
   public static prefix func - (a: Tensor) -> Tensor { Ops.neg(.tensor(a)) }
 
+  /// self + a · b, in one pass over the memory.
+  public func addingProduct(_ a: Tensor, _ b: Tensor) -> Tensor {
+    Ops.addProduct(.tensor(self), .tensor(a), .tensor(b))
+  }
+
   /// Adds in place, without a new tensor.
   public func add(inPlace other: Tensor) { _ = Ops.addInPlace(.tensor(self), .tensor(other)) }
   /// Multiplies in place, without a new tensor.

@@ -13,9 +13,12 @@ extension Tensor {
   }
 
   /// The integers `start ..< end` as `int64`.
-  public static func arange(_ start: Int = 0, _ end: Int) -> Tensor {
+  public static func arange(_ start: Int, _ end: Int) -> Tensor {
     Ops.arange(.int(start), .int(end), 1, .dtype(.int64))
   }
+
+  /// The integers `0 ..< end` as `int64`.
+  public static func arange(_ end: Int) -> Tensor { arange(0, end) }
 
   /// Normal random numbers of mean 0 and standard deviation 1 in `float32`.
   public static func randn(_ shape: [Int], generator: Generator? = nil) -> Tensor {

@@ -23,6 +23,7 @@ enum Ops {
   static let mulScalar = Operator("aten::mul", "Scalar")
   static let divTensor = Operator("aten::div", "Tensor")
   static let divScalar = Operator("aten::div", "Scalar")
+  static let addProduct = Operator("aten::addcmul")
   static let neg = Operator("aten::neg")
   static let reciprocal = Operator("aten::reciprocal")
   static let powScalar = Operator("aten::pow", "Tensor_Scalar")

@@ -1,0 +1,71 @@
+// Stage 2 of BLIP-2 (arXiv 2301.12597, section 3.3): queries read the image and are projected to a language model.
+//
+// B batch · M queries · N image tokens · D hidden · Dv image width
+
+public import Torch
+public import TorchNN
+
+/// Sizes of an ``ImageLanguageQFormer``.
+public struct ImageLanguageConfiguration: Codable, Sendable, Equatable {
+  /// The Q-Former; without text, as in BLIP-2, or with it, as in InstructBLIP.
+  public var qformer: QFormerConfiguration = {
+    var configuration = QFormerConfiguration.small
+    configuration.readsText = false
+    configuration.separateDecoderToken = false
+    return configuration
+  }()
+  /// The width of the language model's token embeddings.
+  public var languageSize = 576
+  /// Added to the variance by the LayerNorm on image features.
+  public var visionNormEps = 1e-6
+
+  /// The default adapter of this package, for SmolLM2-135M.
+  public init() {}
+
+  enum CodingKeys: String, CodingKey {
+    case qformer = "qformer_config"
+    case languageSize = "language_hidden_size"
+    case visionNormEps = "vision_norm_eps"
+  }
+}
+
+/// A Q-Former that turns image features into a short sequence for a language model.
+public struct ImageLanguageQFormer: Sendable {
+  /// Its sizes.
+  public let configuration: ImageLanguageConfiguration
+  /// The querying transformer.
+  public let qformer: QFormer
+  private let visionNorm: LayerNorm
+  private let projection: Linear
+
+  /// Takes `vision_model.post_layernorm`, the Q-Former and `language_projection` from the scope.
+  ///
+  /// - Throws: ``QFormerError/invalidConfiguration(_:)``.
+  public init(_ configuration: ImageLanguageConfiguration, _ scope: ParameterScope) throws {
+    guard (1...1_000_000).contains(configuration.languageSize) else {
+      throw QFormerError.invalidConfiguration("language_hidden_size is \(configuration.languageSize)")
+    }
+    self.configuration = configuration
+    qformer = try QFormer(configuration.qformer, scope)
+    visionNorm = LayerNorm(
+      configuration.qformer.encoderHiddenSize, eps: configuration.visionNormEps, scope["vision_model.post_layernorm"])
+    projection = Linear(configuration.qformer.hiddenSize, configuration.languageSize, scope["language_projection"])
+  }
+
+  /// What the Q-Former reads: encoder features `[B, N, Dv]` after the trained LayerNorm.
+  public func imageEmbeds(_ features: Tensor) -> Tensor { visionNorm(features) }
+
+  /// Hidden states of the queries, and cross-attention weights where asked for.
+  ///
+  /// - Parameter features: Encoder features `[B, N, Dv]`.
+  /// - Throws: ``QFormerError/wrongShape(what:expected:found:)``.
+  public func readImage(
+    _ features: Tensor, keepsAttention: Bool = false, isTraining: Bool = false
+  ) throws -> QFormerOutput {
+    try qformer.readImage(
+      qformer.imageKeyValues(imageEmbeds(features)), keepsAttention: keepsAttention, isTraining: isTraining)
+  }
+
+  /// Hidden states of queries `[B, M, D]` as token embeddings of the language model, `[B, M, languageSize]`.
+  public func languageTokens(_ hidden: Tensor) -> Tensor { projection(hidden) }
+}

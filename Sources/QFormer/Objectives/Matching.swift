@@ -1,0 +1,32 @@
+public import Torch
+
+/// Image–text matching, ITM, with hard negatives (BLIP-2, section 3.2).
+public enum Matching {
+  /// Draws, for every row, a column that does not belong to it, likelier the more similar it is.
+  ///
+  /// - Parameters:
+  ///   - scores: `[B, B]` similarities after division by the temperature.
+  ///   - ids: `int64 [B]`, equal for pairs of one image; else only the diagonal belongs together.
+  /// - Returns: `int64 [B]`, or nil when some row has no negative at all.
+  public static func hardNegatives(scores: Tensor, ids: Tensor? = nil, generator: Generator) -> Tensor? {
+    withNoGrad {
+      let batch = scores.size(0)
+      let ids = ids ?? .arange(batch)
+      let belongs = ids.unsqueezed(0).equal(ids.unsqueezed(1))
+      if belongs.to(.int64).sum(1).max().intItem == batch { return nil }
+      // Positives must not be drawn even where every negative's weight underflows.
+      let weights = scores.detached().maskedFill(belongs, -10_000).softmax(1) + 1e-9
+      return weights.maskedFill(belongs, 0).multinomial(1, generator: generator).squeezed(1)
+    }
+  }
+
+  /// Cross-entropy of matching logits.
+  ///
+  /// - Parameters:
+  ///   - logits: `[K, 2]`.
+  ///   - positives: The first so many rows match, the others do not.
+  public static func loss(logits: Tensor, positives: Int) -> Tensor {
+    logits.crossEntropy(
+      .cat([.ones([positives], dtype: .int64), .zeros([logits.size(0) - positives], dtype: .int64)], 0))
+  }
+}
