@@ -1,0 +1,113 @@
+import Checkpoints
+public import Foundation
+import Torch
+import TorchNN
+
+/// What can be wrong with the `config.json` of a model. Every case names the file.
+public enum BackboneError: Error, Sendable, Equatable, CustomStringConvertible, LocalizedError {
+  /// The file cannot be read, or is larger than any configuration.
+  case unreadable(file: String, reason: String)
+  /// A field is absent, has another type or a value that the model cannot have.
+  case configuration(file: String, field: String, reason: String)
+
+  /// One line.
+  public var description: String {
+    switch self {
+    case .unreadable(let file, let reason): "\(file): cannot be read: \(reason)"
+    case .configuration(let file, let field, let reason): "\(file): \(field): \(reason)"
+    }
+  }
+
+  /// The same words as ``description``.
+  public var errorDescription: String? { description }
+}
+
+/// Reads `config.json` of a model folder.
+///
+/// - Throws: ``BackboneError`` that names the file and the field.
+public func readConfiguration<Configuration: Decodable>(
+  _ type: Configuration.Type, folder: URL
+) throws -> Configuration {
+  let file = folder.appendingPathComponent("config.json")
+  let data: Data
+  do {
+    let size = try FileManager.default.attributesOfItem(atPath: file.path)[.size] as? Int ?? 0
+    guard size < 10_000_000 else {
+      throw BackboneError.unreadable(file: file.path, reason: "\(size) bytes are too many for a configuration")
+    }
+    data = try Data(contentsOf: file)
+  } catch let error as BackboneError {
+    throw error
+  } catch {
+    throw BackboneError.unreadable(file: file.path, reason: error.localizedDescription)
+  }
+  do {
+    return try JSONDecoder().decode(type, from: data)
+  } catch let error as DecodingError {
+    throw BackboneError.configuration(file: file.path, field: error.field, reason: error.reason)
+  }
+}
+
+extension DecodingError {
+  private var context: (path: [any CodingKey], reason: String) {
+    switch self {
+    case .keyNotFound(let key, let context): (context.codingPath + [key], "is missing")
+    case .typeMismatch(let type, let context): (context.codingPath, "is not of the type \(type)")
+    case .valueNotFound(let type, let context): (context.codingPath, "is null, expected \(type)")
+    case .dataCorrupted(let context): (context.codingPath, context.debugDescription)
+    @unknown default: ([], "\(self)")
+    }
+  }
+
+  /// The path of the field, or `JSON` for a file that is none.
+  fileprivate var field: String {
+    let path = context.path.map(\.stringValue).joined(separator: ".")
+    return path.isEmpty ? "JSON" : path
+  }
+
+  fileprivate var reason: String { context.reason }
+}
+
+extension KeyedDecodingContainer {
+  /// A field, or the default when it is absent or null.
+  func value<Value: Decodable>(_ key: Key, default value: Value) throws -> Value {
+    try decodeIfPresent(Value.self, forKey: key) ?? value
+  }
+
+  /// A whole number within limits, so that nothing absurd is ever allocated.
+  func size(_ key: Key, default value: Int? = nil, in range: ClosedRange<Int>) throws -> Int {
+    let found = try value.map { try self.value(key, default: $0) } ?? decode(Int.self, forKey: key)
+    guard range.contains(found) else {
+      throw corrupted(key, "expected \(range.lowerBound) … \(range.upperBound), found \(found)")
+    }
+    return found
+  }
+
+  /// A width given as one number or as a list of equal numbers.
+  func side(_ key: Key, default value: Int, in range: ClosedRange<Int>) throws -> Int {
+    guard let list = try? decode([Int].self, forKey: key) else { return try size(key, default: value, in: range) }
+    guard let first = list.first, list.allSatisfy({ $0 == first }), range.contains(first) else {
+      throw corrupted(key, "expected equal numbers from \(range.lowerBound) to \(range.upperBound), found \(list)")
+    }
+    return first
+  }
+
+  /// A field of text that must be one of the given words, when it is there at all.
+  func word(_ key: Key, oneOf words: [String]) throws {
+    guard let found = try decodeIfPresent(String.self, forKey: key), !words.contains(found) else { return }
+    throw corrupted(key, "expected \(words.joined(separator: " or ")), found \(found)")
+  }
+
+  /// The error for a field whose value cannot be used.
+  func corrupted(_ key: Key, _ reason: String) -> DecodingError {
+    .dataCorruptedError(forKey: key, in: self, debugDescription: reason)
+  }
+}
+
+/// Limits of what a configuration may ask for.
+enum Limit {
+  static let width = 1...65_536
+  static let layers = 1...1_024
+  static let vocabulary = 1...4_194_304
+  static let positions = 1...16_777_216
+}
