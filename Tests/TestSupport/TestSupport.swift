@@ -32,12 +32,16 @@ public func relativeError(_ actual: Tensor, _ expected: Tensor) -> Double {
   return difference.isNaN ? .infinity : difference / max(scale, 1e-12)
 }
 
+/// Set `QFORMER_SHOW_ERRORS` to have every comparison print what it measured.
+private let showsErrors = ProcessInfo.processInfo.environment["QFORMER_SHOW_ERRORS"] != nil
+
 /// Compares whole tensors: shape, then max |difference| / max |expected|.
 public func expectClose(
   _ actual: Tensor, _ expected: Tensor, relative limit: Double = 1e-5, _ what: String = "",
   sourceLocation: SourceLocation = #_sourceLocation
 ) {
   let error = relativeError(actual, expected)
+  if showsErrors { print("\(sourceLocation.fileName):\(sourceLocation.line) \(what) relative error \(error)") }
   #expect(
     error <= limit, "\(what) shapes \(actual.shape), \(expected.shape); relative error \(error)",
     sourceLocation: sourceLocation)

@@ -1,0 +1,171 @@
+import QFormer
+import TestSupport
+import Testing
+import Torch
+import TorchNN
+
+/// The losses of the first stage, their gradients and ten optimiser steps, against the plain float64 reference that
+/// `make_qformer.py` holds.
+@Suite struct ObjectiveParityTests {
+  static let variants = ["shared", "separate"]
+  let expected: Fixture
+
+  init() throws { expected = try Fixture("qformer/objectives.safetensors") }
+
+  func adapter(_ variant: String) throws -> (model: ImageTextQFormer, parameters: Parameters) {
+    try Adapters.imageText(separateStart: variant == "separate")
+  }
+
+  func losses(
+    _ model: ImageTextQFormer, _ batch: Batch, imageIDs: Tensor? = nil, seed: UInt64 = 0
+  ) throws -> ImageTextLosses {
+    try model.losses(
+      features: batch.features, ids: batch.ids, mask: batch.mask, imageIDs: imageIDs,
+      generator: Generator(seed: seed), isTraining: true)
+  }
+
+  /// max |actual − expected| over max |expected|, for every parameter. A gradient that is zero by symmetry (that of a
+  /// key's bias, which softmax cancels) is rounding noise on both sides: the divisor is at least a hundredth of the
+  /// largest gradient of the model.
+  func expectGradients(_ parameters: Parameters, _ prefix: String) throws {
+    let all = parameters.all.map { (name: $0.name, wanted: expected["\(prefix).\($0.name)"], got: $0.tensor.grad) }
+    let largest = all.map { $0.wanted.abs().max().item }.max() ?? 0
+    try #require(largest > 0)
+    var worst = (error: 0.0, name: "")
+    for (name, wanted, gradient) in all {
+      let got = try #require(gradient, "\(name) has no gradient")
+      try #require(got.shape == wanted.shape)
+      let error = (got - wanted).abs().max().item / max(wanted.abs().max().item, largest / 100)
+      #expect(error <= 1e-4, "\(name): \(error)")
+      if error > worst.error { worst = (error, name) }
+    }
+    print("\(prefix): worst relative error \(worst.error) in \(worst.name), \(all.count) parameters")
+  }
+
+  @Test(arguments: variants) func lossesOfTwo(variant: String) throws {
+    // In a batch of two the other item is the only negative there is.
+    let model = try adapter(variant).model
+    let losses = try losses(model, Batch(rows: 2))
+    let matching = try #require(losses.matching)
+    let generation = try #require(losses.generation)
+    let actual = Tensor.stack([losses.contrastive, matching, generation])
+    for index in 0..<3 {
+      expectClose(actual.select(0, index), expected["\(variant).two.losses"].select(0, index), "loss \(index)")
+    }
+    expectClose(losses.total, expected["\(variant).two.losses"].sum())
+  }
+
+  @Test(arguments: variants) func gradientsOfTwo(variant: String) throws {
+    let (model, parameters) = try adapter(variant)
+    parameters.setRequiresGrad(true)
+    try losses(model, Batch(rows: 2)).total.backward()
+    try expectGradients(parameters, "\(variant).two.gradient")
+  }
+
+  @Test(arguments: variants) func hiddenStatesOfGeneration(variant: String) throws {
+    // Cached keys and values here, one pass over queries and text with a full mask there.
+    let (model, _) = try adapter(variant)
+    let batch = try Batch(rows: 2)
+    let image = try model.qformer.imageKeyValues(model.imageEmbeds(batch.features))
+    let seen = model.qformer.readImage(image, keepsKeyValues: true)
+    let start = Tensor.full([2, 1], Double(model.qformer.decoderTokenID), dtype: .int64)
+    let hidden = try model.qformer.causalText(
+      .cat([start, batch.ids.slice(1, 1)], 1), mask: batch.mask, queries: seen.selfKeyValues)
+    // Positions of padding see different things and count nowhere.
+    let kept = batch.mask.to(.float32).unsqueezed(2)
+    expectClose(hidden * kept, expected["\(variant).two.itg_hidden"] * kept)
+    expectClose(try model.generationLogits(hidden) * kept, expected["\(variant).two.itg_logits"] * kept)
+  }
+
+  @Test(arguments: variants) func lossesOfThree(variant: String) throws {
+    let model = try adapter(variant).model
+    let (batch, stored) = (try Batch(), expected["\(variant).three.losses"])
+    let plain = try losses(model, batch)
+    expectClose(plain.contrastive, stored.select(0, 0), "contrastive without image ids")
+    let shared = try losses(model, batch, imageIDs: expected["three.image_ids"])
+    expectClose(shared.contrastive, stored.select(0, 1), "contrastive with image ids")
+    expectClose(try #require(shared.generation), stored.select(0, 2), "generation")
+    #expect(relativeError(plain.contrastive, shared.contrastive) > 1e-3)
+  }
+
+  @Test func gradientsOfThreeWithImageIDs() throws {
+    let (model, parameters) = try adapter("separate")
+    parameters.setRequiresGrad(true)
+    let losses = try losses(model, Batch(), imageIDs: expected["three.image_ids"])
+    (losses.contrastive + (try #require(losses.generation))).backward()
+    // The reference did not compute matching either, so that its head has no gradient.
+    let reached = Parameters()
+    for (name, tensor) in parameters.all where !name.hasPrefix("itm_head") { reached.insert(name, tensor) }
+    #expect(parameters["itm_head.weight"]?.grad == nil)
+    try expectGradients(reached, "separate.three.gradient")
+  }
+
+  @Test(arguments: variants) func matchingOfThree(variant: String) throws {
+    // Rows 0 and 1 show one image: their negative is row 2. Row 2 draws one of two images and one of two texts.
+    let model = try adapter(variant).model
+    let (batch, stored) = (try Batch(), expected["\(variant).three.matching"].values(as: Double.self))
+    for (i, value) in stored.enumerated() {
+      for other in stored[(i + 1)...] { #expect(abs(value - other) > 1e-4 * value, "the draws must differ: \(stored)") }
+    }
+    var seen: Set<Int> = []
+    for seed in 0..<40 where seen.count < 4 {
+      let losses = try losses(model, batch, imageIDs: expected["three.image_ids"], seed: UInt64(seed))
+      let value = try #require(losses.matching).item
+      let index = try #require(stored.firstIndex { abs($0 - value) <= 1e-5 * $0 }, "\(value) is none of \(stored)")
+      seen.insert(index)
+    }
+    #expect(seen.count == 4)
+  }
+
+  @Test(arguments: variants) func aBatchOfOne(variant: String) throws {
+    let (model, parameters) = try adapter(variant)
+    parameters.setRequiresGrad(true)
+    let losses = try losses(model, Batch(rows: 1))
+    let stored = expected["\(variant).one.losses"]
+    #expect(losses.matching == nil)
+    #expect(abs(losses.contrastive.item) < 1e-6 && stored.select(0, 0).item == 0)
+    expectClose(try #require(losses.generation), stored.select(0, 1))
+    losses.total.backward()
+    for (name, tensor) in parameters.all {
+      guard let gradient = tensor.grad else { continue }
+      #expect(gradient.isFinite().all().item == 1, "\(name)")
+    }
+  }
+
+  @Test func oneImageOnlyHasNoNegatives() throws {
+    let losses = try losses(
+      adapter("shared").model, Batch(rows: 2), imageIDs: Tensor([Int64(5), Int64(5)]))
+    #expect(losses.matching == nil)
+    #expect(losses.total.isFinite().item == 1)
+  }
+
+  @Test(arguments: variants) func tenSteps(variant: String) throws {
+    let (model, parameters) = try adapter(variant)
+    parameters.setRequiresGrad(true)
+    let optimizer = AdamW(AdamW.groups(parameters.trainable, weightDecay: 0.05), betas: (0.9, 0.98), eps: 1e-8)
+    let batch = try Batch(rows: 2)
+    let stored = expected["\(variant).steps"]
+    var worst = 0.0
+    for step in 0..<10 {
+      optimizer.clearGradients()
+      let losses = try losses(model, batch)
+      losses.total.backward()
+      optimizer.step(learningRate: 1e-3)
+      let actual = Tensor.stack([losses.contrastive, try #require(losses.matching), try #require(losses.generation)])
+      for index in 0..<3 {
+        let (mine, reference) = (actual.select(0, index), stored.select(0, step).select(0, index))
+        expectClose(mine, reference, relative: 1e-4, "step \(step), loss \(index)")
+        worst = max(worst, relativeError(mine, reference))
+      }
+    }
+    print("\(variant): ten steps, worst relative error \(worst)")
+    // The file that the weights were mapped from is as it was.
+    expectClose(
+      try adapter(variant).parameters["temp"]!, Tensor(Float(0.11)), relative: 1e-7)
+  }
+
+  @Test func softTargetsShareTheWeight() {
+    let targets = Contrastive.softTargets(ids: Tensor([Int64(7), 7, 4]))
+    #expect(targets.values(as: Double.self) == [0.5, 0.5, 0, 0.5, 0.5, 0, 0, 0, 1])
+  }
+}
