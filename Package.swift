@@ -10,6 +10,14 @@ let settings: [SwiftSetting] = [
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+// libvips' own pkg-config entry names every library it is built of, with flags SwiftPM warns about. On Linux its header
+// lies in the standard place, so that only GLib's is searched for.
+#if os(macOS)
+  let vipsPackage = "vips"
+#else
+  let vipsPackage = "gobject-2.0"
+#endif
+
 func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
   .target(name: name, dependencies: dependencies, swiftSettings: settings)
 }
@@ -43,8 +51,8 @@ let package = Package(
         .unsafeFlags(["-L\(libtorch)/lib", "-Xlinker", "-rpath", "-Xlinker", "\(libtorch)/lib"]),
         .linkedLibrary("torch"), .linkedLibrary("torch_cpu"), .linkedLibrary("c10"),
       ]),
-    .systemLibrary(name: "CVips", pkgConfig: "vips", providers: [.apt(["libvips-dev"]), .brew(["vips"])]),
-    .target(name: "CMedia", dependencies: ["CVips"]),
+    .systemLibrary(name: "CVips", pkgConfig: vipsPackage, providers: [.apt(["libvips-dev"]), .brew(["vips"])]),
+    .target(name: "CMedia", dependencies: ["CVips"], linkerSettings: [.linkedLibrary("vips")]),
 
     // Tensors, layers, files.
     library("Torch", ["CTorch"]),
