@@ -1,0 +1,82 @@
+/// Recall of image–text retrieval, both ways.
+///
+/// The rank of an image's search is 1 plus the number of other images' texts that score as high as the best of its own
+/// texts or higher; the rank of a text's search likewise with its one image. Ties thus count against the model, so that a
+/// constant score earns nothing.
+public struct RetrievalScores: Codable, Sendable, Equatable {
+  /// For each k the share of images (0…1) with one of their texts among the first k.
+  public let imageToText: [Int: Double]
+  /// For each k the share of texts (0…1) whose image is among the first k.
+  public let textToImage: [Int: Double]
+  /// The median rank over images, best 1 (the lower median of an even number).
+  public let medianImageRank: Int
+  /// The median rank over texts, best 1.
+  public let medianTextRank: Int
+  /// How many images and texts were searched.
+  public let images: Int
+  /// How many texts were searched.
+  public let texts: Int
+
+  /// The mean of all recalls, both ways.
+  public var meanRecall: Double {
+    let all = Array(imageToText.values) + Array(textToImage.values)
+    return all.reduce(0, +) / Double(all.count)
+  }
+
+  /// Ranks a similarity matrix.
+  ///
+  /// - Parameters:
+  ///   - similarity: `[images × texts]`, row-major, higher is closer. Infinities are welcome (what was never compared may be
+  ///     −∞), NaN is not.
+  ///   - imageOfText: for each text the index of its image; every image needs a text.
+  ///   - cutoffs: the values of k, each at least 1.
+  /// - Throws: ``EvaluationError`` on sizes that do not fit, an index out of range, NaN, or an image without text.
+  public init(
+    similarity: [Float], imageOfText: [Int], cutoffs: [Int] = [1, 5, 10]
+  ) throws(EvaluationError) {
+    let texts = imageOfText.count
+    guard texts > 0 else { throw .empty(what: "text") }
+    guard !similarity.isEmpty, similarity.count.isMultiple(of: texts) else {
+      let rows = (similarity.count + texts - 1) / texts
+      throw .countMismatch(what: "similarities", expected: max(1, rows) * texts, found: similarity.count)
+    }
+    let images = similarity.count / texts
+    if let k = cutoffs.first(where: { $0 < 1 }) { throw .badCutoff(k) }
+    guard !cutoffs.isEmpty else { throw .empty(what: "cut-off") }
+    for image in imageOfText where image < 0 || image >= images {
+      throw .indexOutOfRange(what: "image", index: image, count: images)
+    }
+    if let index = similarity.firstIndex(where: \.isNaN) {
+      throw .notANumber(image: index / texts, text: index % texts)
+    }
+    let owned = Set(imageOfText)
+    if owned.count < images, let image = (0..<images).first(where: { !owned.contains($0) }) {
+      throw .imageWithoutText(image: image)
+    }
+
+    var imageRanks = [Int](repeating: 1, count: images)
+    var textRanks = [Int](repeating: 1, count: texts)
+    let own = imageOfText.enumerated().map { similarity[$1 * texts + $0] }
+    for image in 0..<images {
+      let row = image * texts
+      var best = -Float.infinity
+      for text in 0..<texts where imageOfText[text] == image { best = max(best, similarity[row + text]) }
+      for text in 0..<texts where imageOfText[text] != image {
+        let value = similarity[row + text]
+        if value >= best { imageRanks[image] += 1 }
+        if value >= own[text] { textRanks[text] += 1 }
+      }
+    }
+    func recalls(_ ranks: [Int]) -> [Int: Double] {
+      var result: [Int: Double] = [:]
+      for k in cutoffs { result[k] = Double(ranks.count { $0 <= k }) / Double(ranks.count) }
+      return result
+    }
+    imageToText = recalls(imageRanks)
+    textToImage = recalls(textRanks)
+    medianImageRank = imageRanks.sorted()[(images - 1) / 2]
+    medianTextRank = textRanks.sorted()[(texts - 1) / 2]
+    self.images = images
+    self.texts = texts
+  }
+}
