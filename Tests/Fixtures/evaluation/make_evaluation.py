@@ -56,8 +56,8 @@ def main():
     captions = odd + [caption(rng) for _ in range(300)] + pieces
     captions += [" ".join(rng.sample(pieces, 3)) for _ in range(300)]
     words = tokenize(captions)
-    (HERE / "tokens.json").write_text(json.dumps([{"caption": c, "words": w} for c, w in zip(captions, words)],
-                                                 ensure_ascii=False, indent=0) + "\n")
+    lines = [json.dumps({"caption": c, "words": w}, ensure_ascii=False) for c, w in zip(captions, words)]
+    (HERE / "tokens.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
     sets = {}
     references = [[caption(rng) for _ in range(5)] for _ in range(40)]
@@ -87,7 +87,7 @@ def main():
     sets["uneven"] = scored([caption(rng) for _ in range(12)], uneven)
     sets["one"] = scored(["a man runs"], [["a man runs fast", "the man is running"]])
     sets["nothing"] = scored(["", ""], [["a man runs fast"], ["two dogs ."]])
-    (HERE / "scores.json").write_text(json.dumps(sets, indent=0) + "\n")
+    (HERE / "scores.json").write_text(json.dumps(sets, indent=1) + "\n")
 
 
 main()
