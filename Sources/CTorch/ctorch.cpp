@@ -80,6 +80,7 @@ static c10::IValue to_ivalue(const ct_value &value, const c10::Argument &argumen
       return text;
     }
     case CT_GENERATOR: return generator(value.generator);
+    case CT_INVALID: TORCH_CHECK(false, "the argument ", argument.name(), " is the result of an operator that failed");
   }
   TORCH_CHECK(false, "unknown argument tag ", static_cast<int>(value.tag));
 }
@@ -200,7 +201,10 @@ int32_t ct_device(ct_tensor source, char *out, size_t capacity) {
 }
 
 int32_t ct_set_requires_grad(ct_tensor source, bool on) {
-  return guard([&] { tensor(source).set_requires_grad(on); });
+  return guard([&] {
+    TORCH_CHECK(on || tensor(source).is_leaf(), "gradients of a computed tensor cannot be turned off: detach it");
+    tensor(source).set_requires_grad(on);
+  });
 }
 
 bool ct_requires_grad(ct_tensor source) {
@@ -220,7 +224,17 @@ ct_tensor ct_gradient(ct_tensor source) {
 }
 
 int32_t ct_set_gradient(ct_tensor source, ct_tensor gradient) {
-  return guard([&] { tensor(source).mutable_grad() = gradient.ctx ? tensor(gradient) : at::Tensor(); });
+  return guard([&] {
+    auto &value = tensor(source);
+    if (!gradient.ctx) {
+      value.mutable_grad() = at::Tensor();
+      return;
+    }
+    auto &given = tensor(gradient);
+    TORCH_CHECK(given.sizes() == value.sizes() && given.scalar_type() == value.scalar_type(), "a gradient of ",
+                given.scalar_type(), " ", given.sizes(), " for a tensor of ", value.scalar_type(), " ", value.sizes());
+    value.mutable_grad() = given;
+  });
 }
 
 bool ct_grad_enabled(void) { return at::GradMode::is_enabled(); }

@@ -1,7 +1,7 @@
 internal import CTorch
 
 /// One argument of an ``Operator``.
-public enum Argument {
+public enum OperatorArgument {
   /// LibTorch's `None`.
   case none
   /// A tensor; `nil` is `None`.
@@ -28,7 +28,7 @@ public enum Argument {
   case dtype(DType?)
 }
 
-extension Argument: ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral, ExpressibleByBooleanLiteral,
+extension OperatorArgument: ExpressibleByIntegerLiteral, ExpressibleByFloatLiteral, ExpressibleByBooleanLiteral,
   ExpressibleByNilLiteral
 {
   /// An integer argument.
@@ -65,14 +65,14 @@ public struct Operator: @unchecked Sendable {
   }
 
   /// Calls the operator and returns its first result.
-  public func callAsFunction(_ arguments: Argument...) -> Tensor {
+  public func callAsFunction(_ arguments: OperatorArgument...) -> Tensor {
     results(arguments, capacity: 8).first ?? Tensor.invalid
   }
 
   /// Calls the operator and returns all its results, lists flattened. None after a failure.
   ///
   /// - Parameter capacity: The largest number of results to make room for.
-  public func results(_ arguments: [Argument], capacity: Int) -> [Tensor] {
+  public func results(_ arguments: [OperatorArgument], capacity: Int) -> [Tensor] {
     if let missing {
       ErrorBox.record(missing)
       return []
@@ -115,7 +115,7 @@ public struct Operator: @unchecked Sendable {
                 value.tag = tensor == nil ? CT_NONE : CT_TENSOR
                 if let tensor { value.tensor = tensor.handle }
                 // An invalid tensor must not pass for an absent one.
-                if let tensor, tensor.handle.ctx == nil { value.tag = ct_tag(rawValue: 99) }
+                if let tensor, !tensor.isValid { value.tag = CT_INVALID }
               case .int(let number):
                 value.tag = CT_INT
                 value.i = Int64(number)
@@ -136,6 +136,7 @@ public struct Operator: @unchecked Sendable {
               case .tensors(let list_): value = list(CT_TENSORS, tensors, &cursor.tensors, list_.count)
               case .optionalTensors(let list_):
                 value = list(CT_OPTIONAL_TENSORS, tensors, &cursor.tensors, list_.count)
+                if list_.contains(where: { $0?.isValid == false }) { value.tag = CT_INVALID }
               case .string(let text): value = list(CT_STRING, bytes, &cursor.bytes, text.utf8.count)
               }
               return value

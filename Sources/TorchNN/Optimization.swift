@@ -68,8 +68,13 @@ public final class AdamW {
         var state: [Moments] = []
         for (name, tensor) in group.parameters {
           guard let gradient = tensor.grad, let moment = moments[name] else { continue }
+          // The fused operator walks all memory in order and heeds no strides.
+          guard tensor.isContiguous else {
+            _ = Tensor.failed("AdamW: the elements of \(name) do not lie in order")
+            return
+          }
           tensors.append(tensor)
-          gradients.append(gradient)
+          gradients.append(gradient.contiguous())
           state.append(moment)
         }
         if tensors.isEmpty { continue }

@@ -28,7 +28,8 @@ typedef enum {
   CT_TENSORS,           // .pointer to count ct_tensor
   CT_OPTIONAL_TENSORS,  // .pointer to count ct_tensor, NULL ones are None
   CT_STRING,            // .pointer to count bytes of UTF-8; devices too, where the schema asks for one
-  CT_GENERATOR          // .generator
+  CT_GENERATOR,         // .generator
+  CT_INVALID            // the result of a call that failed; always an error
 } ct_tag;
 
 typedef struct {
