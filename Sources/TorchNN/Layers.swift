@@ -54,10 +54,7 @@ public struct RMSNorm: Sendable {
   }
 
   /// `[…, D]` to the same shape.
-  public func callAsFunction(_ x: Tensor) -> Tensor {
-    let meanSquare = (x * x).mean(-1, keepDimension: true)
-    return x * (meanSquare + eps).rsqrt() * weight
-  }
+  public func callAsFunction(_ x: Tensor) -> Tensor { x.rmsNorm(weight, eps: eps) }
 }
 
 /// A table of vectors.

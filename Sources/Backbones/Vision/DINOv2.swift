@@ -250,7 +250,8 @@ private struct Attention: Sendable {
   /// `[B, 1 + N, Dv]` to the same shape.
   func callAsFunction(_ x: Tensor) -> Tensor {
     let shape = x.shape
-    func split(_ y: Tensor) -> Tensor { y.reshaped(shape[0], shape[1], heads, -1).transposed(1, 2) }  // [B, A, 1 + N, d]
+    // [B, 1 + N, Dv] → [B, A, 1 + N, d]
+    func split(_ y: Tensor) -> Tensor { y.reshaped(shape[0], shape[1], heads, -1).transposed(1, 2) }
     let attended = split(query(x)).attention(split(key(x)), split(value(x)))
     return output(attended.transposed(1, 2).reshaped(shape))
   }

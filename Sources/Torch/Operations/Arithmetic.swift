@@ -38,6 +38,18 @@ extension Tensor {
 
   /// Every element to the given power.
   public func pow(_ exponent: Double) -> Tensor { Ops.powScalar(.tensor(self), .double(exponent)) }
+  /// A number to the power of every element.
+  public static func pow(_ base: Double, _ exponent: Tensor) -> Tensor {
+    Ops.scalarPow(.double(base), .tensor(exponent))
+  }
+  /// Products of pairs taken as complex numbers, with broadcasting: the last dimension of both is 2, real part first.
+  ///
+  /// A pair times (cos φ, sin φ) is that pair turned by φ. Makes one pass over the memory, and one for the gradient.
+  public func complexProduct(_ other: Tensor) -> Tensor {
+    let product = Ops.mulTensor(
+      .tensor(Ops.viewAsComplex(.tensor(self))), .tensor(Ops.viewAsComplex(.tensor(other))))
+    return Ops.viewAsReal(.tensor(product))
+  }
   /// e to the power of every element.
   public func exp() -> Tensor { Ops.exp(.tensor(self)) }
   /// The natural logarithm of every element.
@@ -56,7 +68,7 @@ extension Tensor {
   public func rounded() -> Tensor { Ops.round(.tensor(self)) }
   /// Every element limited to a range; a bound left out does not limit.
   public func clamped(min: Double? = nil, max: Double? = nil) -> Tensor {
-    Ops.clamp(.tensor(self), min.map(Argument.double) ?? .none, max.map(Argument.double) ?? .none)
+    Ops.clamp(.tensor(self), min.map(OperatorArgument.double) ?? .none, max.map(OperatorArgument.double) ?? .none)
   }
 
   /// True where elements are equal.

@@ -18,6 +18,11 @@ extension Tensor {
     Ops.layerNorm(.tensor(self), .ints([size(-1)]), .tensor(weight), .tensor(bias), .double(eps))
   }
 
+  /// Root-mean-square normalisation over the last dimension (Zhang and Sennrich, arXiv 1910.07467).
+  public func rmsNorm(_ weight: Tensor?, eps: Double) -> Tensor {
+    Ops.rmsNorm(.tensor(self), .ints([size(-1)]), .tensor(weight), .double(eps))
+  }
+
   /// Gaussian error linear unit, exact with erf (Hendrycks and Gimpel, arXiv 1606.08415).
   public func gelu() -> Tensor { Ops.gelu(.tensor(self)) }
 
@@ -61,7 +66,7 @@ extension Tensor {
   ) -> Tensor {
     Ops.attention(
       .tensor(self), .tensor(key), .tensor(value), .tensor(mask), .double(dropout), .bool(causal),
-      scale.map(Argument.double) ?? .none, .bool(groupedQuery))
+      scale.map(OperatorArgument.double) ?? .none, .bool(groupedQuery))
   }
 
   /// Two-dimensional convolution: `[B, C, H, W]` and a kernel `[out, C, h, w]`, without padding.
