@@ -16,6 +16,7 @@ public enum AtomicFile {
     }
     let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
     guard descriptor >= 0 else { throw failure() }
+    var isOpen = true
     do {
       try body { bytes in
         var rest = bytes
@@ -27,9 +28,10 @@ public enum AtomicFile {
         }
       }
       guard fsync(descriptor) == 0 else { throw failure() }
+      isOpen = false
       guard close(descriptor) == 0 else { throw failure() }
     } catch {
-      close(descriptor)
+      if isOpen { close(descriptor) }
       unlink(temporary)
       throw error
     }

@@ -55,9 +55,14 @@ public final class Checkpoint: Sendable {
       let weightMap: [String: String]
       enum CodingKeys: String, CodingKey { case weightMap = "weight_map" }
     }
-    let attributes = try FileManager.default.attributesOfItem(atPath: index.path)
-    guard let size = attributes[.size] as? Int, size < 200_000_000 else {
-      throw CheckpointError.malformed(file: index.path, expected: "an index below 200 MB", found: "a larger file")
+    // Links are followed: model folders may hold links into a cache.
+    let attributes = try FileManager.default.attributesOfItem(atPath: index.resolvingSymlinksInPath().path)
+    // Reading a pipe would wait for ever.
+    guard attributes[.type] as? FileAttributeType == .typeRegular, let size = attributes[.size] as? Int,
+      size < 200_000_000
+    else {
+      throw CheckpointError.malformed(
+        file: index.path, expected: "a regular file below 200 MB", found: "a larger file, a folder or a device")
     }
     do {
       return try JSONDecoder().decode(Index.self, from: Data(contentsOf: index)).weightMap
@@ -69,7 +74,7 @@ public final class Checkpoint: Sendable {
   private static func shards(_ index: URL) throws -> [URL] {
     let folder = index.deletingLastPathComponent()
     return try Set(weightMap(index).values).sorted().map { name in
-      guard !name.contains("/"), name != "..", name.hasSuffix(".safetensors") else {
+      guard !name.contains("/"), !name.contains("\0"), name.hasSuffix(".safetensors") else {
         throw CheckpointError.malformed(
           file: index.path, expected: "names of safetensors files in the same folder", found: name)
       }

@@ -4,11 +4,12 @@ public import TorchNN
 
 /// A table that turns the names of a model into the names of a file.
 ///
-/// Rules are tried in order; the first whose prefix fits is applied. A rule without prefix fits every name.
+/// A rule is two paths, in which `*` stands for one component: `layer.*.attention.self` fits `layer.3.attention.self.query`
+/// and carries the `3` and the rest over. Rules are tried in order; the first that fits the start of a name is applied.
 public struct KeyMap: Sendable, Equatable {
-  /// One row: a name that starts with `model` becomes one that starts with `file`.
+  /// One row of the table.
   public struct Rule: Sendable, Equatable {
-    /// The start of the model's name.
+    /// The start of the model's name; empty fits every name.
     public let model: String
     /// What stands there in the file.
     public let file: String
@@ -17,6 +18,20 @@ public struct KeyMap: Sendable, Equatable {
     public init(_ model: String, _ file: String) {
       self.model = model
       self.file = file
+    }
+
+    fileprivate func apply(_ name: [Substring]) -> String? {
+      let pattern = model.split(separator: ".")
+      guard pattern.count <= name.count else { return nil }
+      var captured: [Substring] = []
+      for (expected, found) in zip(pattern, name) {
+        if expected == "*" { captured.append(found) } else if expected != found { return nil }
+      }
+      var replaced = file.split(separator: ".")
+      for index in replaced.indices where replaced[index] == "*" && !captured.isEmpty {
+        replaced[index] = captured.removeFirst()
+      }
+      return (replaced + name.dropFirst(pattern.count)).joined(separator: ".")
     }
   }
 
@@ -31,8 +46,23 @@ public struct KeyMap: Sendable, Equatable {
 
   /// The file's name for a name of the model.
   public func callAsFunction(_ name: String) -> String {
-    for rule in rules where name.hasPrefix(rule.model) { return rule.file + name.dropFirst(rule.model.count) }
+    let components = name.split(separator: ".")
+    for rule in rules {
+      if let mapped = rule.apply(components) { return mapped }
+    }
     return name
+  }
+}
+
+/// Weights that a file leaves out because they are another model's, unchanged.
+public struct BaseCheckpoint: Sendable {
+  let checkpoint: Checkpoint
+  let keyMap: KeyMap
+
+  /// Names a checkpoint to look into for what the first one lacks; what it has beyond that is no matter.
+  public init(_ checkpoint: Checkpoint, keyMap: KeyMap = .identity) {
+    self.checkpoint = checkpoint
+    self.keyMap = keyMap
   }
 }
 
@@ -83,6 +113,7 @@ public struct LoadReport: Sendable, Equatable {
 public final class CheckpointParameters: ParameterSource {
   private let checkpoint: Checkpoint
   private let keyMap: KeyMap
+  private let bases: [BaseCheckpoint]
   private let allowMissing: [String]
   private let fresh: FreshParameters
   private var report: LoadReport
@@ -92,11 +123,16 @@ public final class CheckpointParameters: ParameterSource {
   ///
   /// - Parameters:
   ///   - keyMap: From the model's names to the file's.
+  ///   - bases: Where to look, in order, for what the checkpoint lacks.
   ///   - allowMissing: Patterns (`*` stands for anything) of model names that are initialised afresh when absent.
   ///   - seed: For what is initialised afresh.
-  public init(_ checkpoint: Checkpoint, keyMap: KeyMap = .identity, allowMissing: [String] = [], seed: UInt64 = 0) {
+  public init(
+    _ checkpoint: Checkpoint, keyMap: KeyMap = .identity, bases: [BaseCheckpoint] = [], allowMissing: [String] = [],
+    seed: UInt64 = 0
+  ) {
     self.checkpoint = checkpoint
     self.keyMap = keyMap
+    self.bases = bases
     self.allowMissing = allowMissing
     fresh = FreshParameters(seed: seed)
     report = LoadReport(file: checkpoint.url.path)
@@ -106,7 +142,7 @@ public final class CheckpointParameters: ParameterSource {
   public func parameter(_ name: String, shape: [Int], initializer: Initializer) -> Tensor {
     let key = keyMap(name)
     asked.insert(key)
-    guard let found = checkpoint.shape(key), let tensor = try? checkpoint.tensor(key) else {
+    guard let (key, found, tensor) = find(name) else {
       if allowMissing.contains(where: { matches(name, pattern: $0) }) {
         report.initialised.append(name)
       } else {
@@ -124,8 +160,18 @@ public final class CheckpointParameters: ParameterSource {
     return tensor.to(.float32)
   }
 
-  /// Whether the file has the tensor.
-  public func has(_ name: String) -> Bool { checkpoint.shape(keyMap(name)) != nil }
+  /// Whether the file, or a base, has the tensor.
+  public func has(_ name: String) -> Bool { find(name) != nil }
+
+  private func find(_ name: String) -> (key: String, shape: [Int], tensor: Tensor)? {
+    for base in [BaseCheckpoint(checkpoint, keyMap: keyMap)] + bases {
+      let key = base.keyMap(name)
+      if let shape = base.checkpoint.shape(key), let tensor = try? base.checkpoint.tensor(key) {
+        return (key, shape, tensor)
+      }
+    }
+    return nil
+  }
 
   /// The report, once the model has been built.
   ///
@@ -155,16 +201,18 @@ func matches(_ name: String, pattern: String) -> Bool {
 /// Builds a model on the tensors of a checkpoint, strictly.
 ///
 /// - Parameters:
+///   - bases: Where to look, in order, for what the checkpoint lacks.
 ///   - ignoring: Patterns of file keys that may stay unused.
 ///   - allowMissing: Patterns of model names that may be initialised afresh.
 ///   - build: Makes the model from the scope it is given.
 /// - Throws: ``CheckpointError/mismatch(_:)`` with every key that is missing, unused or of another shape, what `build`
 ///   throws, or ``TorchError``.
 public func loadModel<Model>(
-  from checkpoint: Checkpoint, keyMap: KeyMap = .identity, ignoring: [String] = [], allowMissing: [String] = [],
-  seed: UInt64 = 0, build: (ParameterScope) throws -> Model
+  from checkpoint: Checkpoint, keyMap: KeyMap = .identity, bases: [BaseCheckpoint] = [], ignoring: [String] = [],
+  allowMissing: [String] = [], seed: UInt64 = 0, build: (ParameterScope) throws -> Model
 ) throws -> (model: Model, report: LoadReport) {
-  let source = CheckpointParameters(checkpoint, keyMap: keyMap, allowMissing: allowMissing, seed: seed)
+  let source = CheckpointParameters(
+    checkpoint, keyMap: keyMap, bases: bases, allowMissing: allowMissing, seed: seed)
   let model: Model
   do {
     model = try withError { try build(ParameterScope(source)) }

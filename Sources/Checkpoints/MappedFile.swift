@@ -9,7 +9,7 @@ final class MappedFile: @unchecked Sendable {
   init(_ url: URL) throws {
     self.url = url
     let path = url.path
-    let descriptor = open(path, O_RDONLY | O_NONBLOCK)
+    let descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
     guard descriptor >= 0 else {
       if errno == ENOENT { throw CheckpointError.notFound(file: path, expected: "a file") }
       throw CheckpointError.unreadable(file: path, reason: String(cString: strerror(errno)))

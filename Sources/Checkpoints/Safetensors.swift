@@ -45,26 +45,33 @@ public final class SafetensorsFile: Sendable {
       throw malformed("a header within the file's \(size) bytes", "a header length of \(length)")
     }
     let start = 8 + Int(length)
-    let header = Data(bytesNoCopy: file.bytes.baseAddress! + 8, count: Int(length), deallocator: .none)
-    guard let root = try? JSONSerialization.jsonObject(with: header) as? [String: Any] else {
+    let header = UnsafeRawBufferPointer(rebasing: file.bytes[8..<start])
+    // The format wants UTF-8 that starts with a brace; JSON in UTF-16 would pass otherwise.
+    guard header.first == UInt8(ascii: "{"), !header.contains(0) else {
       throw malformed("a JSON object as header", "\(length) bytes that are none")
     }
+    let fields: SafetensorsHeader
+    do {
+      fields = try JSONDecoder().decode(
+        SafetensorsHeader.self,
+        from: Data(bytesNoCopy: file.bytes.baseAddress! + 8, count: Int(length), deallocator: .none))
+    } catch {
+      throw malformed("a JSON header of dtype, shape and data_offsets for each name", SafetensorsHeader.reason(error))
+    }
+    guard SafetensorsHeader.keyCount(header) == fields.keyCount else {
+      throw malformed("a header that names each tensor once", "a name twice")
+    }
     var entries: [String: Entry] = [:]
-    for (name, value) in root where name != "__metadata__" {
-      guard let value = value as? [String: Any], let type = value["dtype"] as? String else {
-        throw malformed("dtype, shape and data_offsets for \(name)", "\(value)".prefix(80).description)
-      }
+    for (name, field) in fields.tensors {
+      let (type, shape, offsets) = (field.dtype, field.shape, field.dataOffsets)
       guard let dtype = Self.dtypes[type] else {
         throw malformed("one of \(Self.dtypes.keys.sorted().joined(separator: ", ")) for \(name)", "dtype \(type)")
       }
-      guard let shape = Self.integers(value["shape"]), shape.allSatisfy({ $0 >= 0 }) else {
-        throw malformed("a shape of non-negative integers for \(name)", "\(value["shape"] ?? "none")")
+      guard shape.count <= 64, shape.allSatisfy({ $0 >= 0 }) else {
+        throw malformed("a shape of at most 64 non-negative integers for \(name)", "\(shape.prefix(64))")
       }
-      guard let offsets = Self.integers(value["data_offsets"]), offsets.count == 2, offsets[0] >= 0,
-        offsets[1] >= offsets[0], offsets[1] <= size - start
-      else {
-        throw malformed(
-          "data_offsets within \(size - start) bytes of data for \(name)", "\(value["data_offsets"] ?? "none")")
+      guard offsets.count == 2, offsets[0] >= 0, offsets[1] >= offsets[0], offsets[1] <= size - start else {
+        throw malformed("data_offsets within \(size - start) bytes of data for \(name)", "\(offsets.prefix(4))")
       }
       var bytes = dtype.byteCount
       for extent in shape {
@@ -78,7 +85,11 @@ public final class SafetensorsFile: Sendable {
       entries[name] = Entry(dtype: dtype, shape: shape, range: start + offsets[0]..<start + offsets[1])
     }
     var end = start
-    let ordered = entries.sorted { ($0.value.range.lowerBound, $0.key) < ($1.value.range.lowerBound, $1.key) }
+    // An empty tensor comes before what starts at the same byte.
+    let ordered = entries.sorted {
+      let (a, b) = ($0.value.range, $1.value.range)
+      return (a.lowerBound, a.upperBound, $0.key) < (b.lowerBound, b.upperBound, $1.key)
+    }
     for (name, entry) in ordered {
       guard entry.range.lowerBound == end else {
         throw malformed("\(name) to start at byte \(end - start) of the data", "byte \(entry.range.lowerBound - start)")
@@ -90,22 +101,7 @@ public final class SafetensorsFile: Sendable {
     }
     self.entries = entries
     names = ordered.map(\.key)
-    metadata = root["__metadata__"] as? [String: String] ?? [:]
-  }
-
-  private static func integers(_ value: Any?) -> [Int]? {
-    guard let list = value as? [Any] else { return nil }
-    var out: [Int] = []
-    for item in list {
-      guard let number = item as? NSNumber, CFNumberIsWhole(number) else { return nil }
-      out.append(number.intValue)
-    }
-    return out
-  }
-
-  private static func CFNumberIsWhole(_ number: NSNumber) -> Bool {
-    let value = number.doubleValue
-    return value.isFinite && value == value.rounded() && Swift.abs(value) < 9e15
+    metadata = fields.metadata
   }
 
   /// The shape of a tensor, or nil when there is none of this name.
@@ -138,15 +134,20 @@ public final class SafetensorsFile: Sendable {
   ) throws {
     let names = Dictionary(uniqueKeysWithValues: dtypes.map { ($1, $0) })
     var header: [String: Any] = [:]
-    if !metadata.isEmpty { header["__metadata__"] = metadata }
+    if !metadata.isEmpty { header[SafetensorsHeader.metadataKey] = metadata }
     // Largest types first, so that every tensor starts at a multiple of its element size.
     let ordered = tensors.enumerated().sorted {
       ($1.element.tensor.dtype.byteCount, $0.offset) < ($0.element.tensor.dtype.byteCount, $1.offset)
     }.map(\.element)
     var offset = 0
     for (name, tensor) in ordered {
-      guard header[name] == nil else {
-        throw CheckpointError.cannotWrite(file: url.path, reason: "two tensors are named \(name)")
+      guard header[name] == nil, name != SafetensorsHeader.metadataKey else {
+        throw CheckpointError.cannotWrite(
+          file: url.path,
+          reason: header[name] == nil ? "no tensor can be named \(name)" : "two tensors are named \(name)")
+      }
+      guard tensor.isValid else {
+        throw CheckpointError.cannotWrite(file: url.path, reason: "\(name) is the result of an operator that failed")
       }
       let count = tensor.count * tensor.dtype.byteCount
       header[name] = [
@@ -154,13 +155,116 @@ public final class SafetensorsFile: Sendable {
       ]
       offset += count
     }
-    var json = try JSONSerialization.data(withJSONObject: header, options: [.sortedKeys, .withoutEscapingSlashes])
-    while (json.count + 8) % 64 != 0 { json.append(0x20) }
+    let json = try self.header(header)
     try AtomicFile.write(to: url) { append in
-      try withUnsafeBytes(of: UInt64(json.count).littleEndian) { try append($0) }
-      try json.withUnsafeBytes { try append($0) }
-      for (_, tensor) in ordered { try tensor.withBytes { try append($0) } }
+      try json.withUnsafeBytes(append)
+      // The destination must stay as it is when a copy to the CPU fails, say.
+      for (_, tensor) in ordered { try withError { try tensor.withBytes(append) } }
     }
+  }
+}
+
+extension SafetensorsFile {
+  /// Writes one tensor that is the concatenation of others along their first dimension, without joining them in memory.
+  ///
+  /// - Parameter parts: At least one; all of one type and, but for the first dimension, one shape.
+  /// - Throws: ``CheckpointError/cannotWrite(file:reason:)``.
+  public static func writeConcatenated(_ name: String, _ parts: [Tensor], to url: URL) throws {
+    guard let first = parts.first, let type = dtypes.first(where: { $1 == first.dtype })?.key,
+      parts.allSatisfy({
+        $0.isValid && $0.rank > 0 && $0.dtype == first.dtype && $0.shape.dropFirst() == first.shape.dropFirst()
+      })
+    else {
+      throw CheckpointError.cannotWrite(file: url.path, reason: "the parts of \(name) do not fit together")
+    }
+    let shape = [parts.reduce(0) { $0 + $1.size(0) }] + first.shape.dropFirst()
+    let count = parts.reduce(0) { $0 + $1.count } * first.dtype.byteCount
+    let json = try header([name: ["dtype": type, "shape": shape, "data_offsets": [0, count]]])
+    try AtomicFile.write(to: url) { append in
+      try json.withUnsafeBytes(append)
+      for part in parts { try withError { try part.withBytes(append) } }
+    }
+  }
+
+  /// Length and JSON, padded with spaces to a multiple of 64 bytes.
+  private static func header(_ entries: [String: Any]) throws -> Data {
+    var json = try JSONSerialization.data(withJSONObject: entries, options: [.sortedKeys, .withoutEscapingSlashes])
+    while (json.count + 8) % 64 != 0 { json.append(0x20) }
+    return withUnsafeBytes(of: UInt64(json.count).littleEndian) { Data($0) } + json
+  }
+}
+
+/// The JSON header of a file.
+private struct SafetensorsHeader: Decodable {
+  struct Field: Decodable {
+    let dtype: String
+    let shape: [Int]
+    let dataOffsets: [Int]
+
+    enum CodingKeys: String, CodingKey {
+      case dtype, shape
+      case dataOffsets = "data_offsets"
+    }
+  }
+
+  private struct Name: CodingKey {
+    let stringValue: String
+    var intValue: Int? { nil }
+    init(stringValue: String) { self.stringValue = stringValue }
+    init?(intValue: Int) { nil }
+  }
+
+  static let metadataKey = "__metadata__"
+
+  var tensors: [(name: String, field: Field)] = []
+  var metadata: [String: String] = [:]
+  let keyCount: Int
+
+  init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: Name.self)
+    keyCount = container.allKeys.count
+    for key in container.allKeys {
+      if key.stringValue == Self.metadataKey {
+        metadata = try container.decode([String: String].self, forKey: key)
+      } else {
+        tensors.append((key.stringValue, try container.decode(Field.self, forKey: key)))
+      }
+    }
+  }
+
+  /// The number of keys of the outer object as they stand in the text, equal ones counted again.
+  static func keyCount(_ json: UnsafeRawBufferPointer) -> Int {
+    var (count, depth, inString, escaped) = (0, 0, false, false)
+    for byte in json {
+      if escaped {
+        escaped = false
+      } else if inString {
+        if byte == UInt8(ascii: "\\") { escaped = true } else if byte == UInt8(ascii: "\"") { inString = false }
+      } else {
+        switch byte {
+        case UInt8(ascii: "\""): inString = true
+        case UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1
+        case UInt8(ascii: "}"), UInt8(ascii: "]"): depth -= 1
+        case UInt8(ascii: ":"): count += depth == 1 ? 1 : 0
+        default: break
+        }
+      }
+    }
+    return count
+  }
+
+  /// Where the header is wrong, and how, in few words.
+  static func reason(_ error: any Error) -> String {
+    let context: DecodingError.Context? =
+      switch error as? DecodingError {
+      case .typeMismatch(_, let context), .valueNotFound(_, let context), .keyNotFound(_, let context),
+        .dataCorrupted(let context):
+        context
+      default: nil
+      }
+    guard let context else { return "something else" }
+    let path = context.codingPath.map(\.stringValue).joined(separator: ".")
+    return "\(path.prefix(200)): \(context.debugDescription.prefix(200))"
   }
 }
 

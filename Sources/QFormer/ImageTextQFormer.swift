@@ -13,6 +13,8 @@ public struct ImageTextConfiguration: Codable, Sendable, Equatable {
   public var contrastiveSize = 256
   /// Added to the variance by the LayerNorm on image features.
   public var visionNormEps = 1e-6
+  /// The temperature that training starts with.
+  public var temperature = 0.07
   /// Whether there is a language-model head for generation. Files for retrieval alone do without.
   public var hasGenerationHead = true
 
@@ -23,6 +25,7 @@ public struct ImageTextConfiguration: Codable, Sendable, Equatable {
     case qformer = "qformer_config"
     case contrastiveSize = "image_text_hidden_size"
     case visionNormEps = "vision_norm_eps"
+    case temperature = "initial_temperature"
     case hasGenerationHead = "has_generation_head"
   }
 }
@@ -57,7 +60,7 @@ public struct ImageTextQFormer: Sendable {
     visionProjection = Linear(width, configuration.contrastiveSize, scope["vision_projection"])
     textProjection = Linear(width, configuration.contrastiveSize, scope["text_projection"])
     matchingHead = Linear(width, 2, scope["itm_head"])
-    temperature = scope.parameter("temp", [], .constant(0.07))
+    temperature = scope.parameter("temp", [], .constant(configuration.temperature))
     generationHead =
       configuration.hasGenerationHead
       ? GenerationHead(configuration.qformer, words: qformer.wordTable!, scope["cls.predictions"]) : nil

@@ -25,10 +25,12 @@ extension ImageTextQFormer {
   ///   - mask: `[B, L]`, 1 for text and 0 for padding.
   ///   - imageIDs: `int64 [B]` where images may repeat in the batch.
   ///   - generator: Draws the negatives.
+  ///   - matchingPart: The part of the pairs that the matching loss is computed on, drawn anew; 0 for none. BLIP-2 takes
+  ///     all; a part costs that much less.
   /// - Throws: ``QFormerError`` for wrong shapes or a missing head.
   public func losses(
     features: Tensor, ids: Tensor, mask: Tensor, imageIDs: Tensor? = nil, generator: Generator,
-    computesMatching: Bool = true, computesGeneration: Bool = true, labelSmoothing: Double = 0.1,
+    matchingPart: Double = 1, computesGeneration: Bool = true, labelSmoothing: Double = 0.1,
     isTraining: Bool = true
   ) throws -> ImageTextLosses {
     let image = try qformer.imageKeyValues(imageEmbeds(features))
@@ -39,9 +41,9 @@ extension ImageTextQFormer {
       similarity: similarity, temperature: temperature, imageIDs: imageIDs, labelSmoothing: labelSmoothing)
     return ImageTextLosses(
       contrastive: contrastive,
-      matching: computesMatching
+      matching: matchingPart > 0
         ? try matchingLoss(
-          image, ids, mask, scores: similarity / temperature, imageIDs: imageIDs, generator: generator,
+          image, ids, mask, scores: similarity / temperature, imageIDs: imageIDs, part: matchingPart, generator: generator,
           isTraining: isTraining) : nil,
       generation: computesGeneration
         ? try generationLoss(
@@ -50,8 +52,8 @@ extension ImageTextQFormer {
 
   /// 3 B pairs: texts [positive, positive, negative] with images [positive, negative, positive].
   private func matchingLoss(
-    _ image: ImageKeyValues, _ ids: Tensor, _ mask: Tensor, scores: Tensor, imageIDs: Tensor?, generator: Generator,
-    isTraining: Bool
+    _ image: ImageKeyValues, _ ids: Tensor, _ mask: Tensor, scores: Tensor, imageIDs: Tensor?, part: Double,
+    generator: Generator, isTraining: Bool
   ) throws -> Tensor? {
     let batch = ids.size(0)
     guard
@@ -59,12 +61,16 @@ extension ImageTextQFormer {
         scores: scores.transposed(0, 1), ids: imageIDs, generator: generator),
       let negativeTexts = Matching.hardNegatives(scores: scores, ids: imageIDs, generator: generator)
     else { return nil }
-    let own = Tensor.arange(batch)
-    let texts = Tensor.cat([own, own, negativeTexts], 0)
+    // All pairs, or a random part of them.
+    let count = max(1, Int((Double(batch) * part).rounded()))
+    let own =
+      count < batch
+      ? Tensor.ones([1, batch]).multinomial(count, generator: generator).reshaped(-1) : Tensor.arange(batch)
+    let texts = Tensor.cat([own, own, negativeTexts.indexSelect(0, own)], 0)
     let pairs = try qformer.readImageAndText(
-      image.select(.cat([own, negativeImages, own], 0)), ids.indexSelect(0, texts), mask: mask.indexSelect(0, texts),
+      image.select(.cat([own, negativeImages.indexSelect(0, own), own], 0)), ids.indexSelect(0, texts), mask: mask.indexSelect(0, texts),
       isTraining: isTraining)
-    return Matching.loss(logits: matchingLogits(pairs.hidden), positives: batch)
+    return Matching.loss(logits: matchingLogits(pairs.hidden), positives: count)
   }
 
   private func generationLoss(

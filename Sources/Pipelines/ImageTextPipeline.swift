@@ -1,0 +1,111 @@
+import Checkpoints
+import Foundation
+public import Media
+public import QFormer
+import Tokenizers
+public import Torch
+
+/// Images and texts in, scores out.
+public final class ImageTextPipeline: Sendable {
+  /// How well an image and a text fit.
+  public struct Score: Sendable, Equatable, Codable {
+    /// The largest cosine between the text and the image's queries, −1 … 1, without temperature.
+    public let itc: Double?
+    /// The probability that they match, 0 … 1.
+    public let itm: Double?
+  }
+
+  /// Which scores are computed.
+  public enum Head: String, Sendable, CaseIterable {
+    /// Contrastive: one pass over each image and each text.
+    case itc
+    /// Matching: one pass over each pair.
+    case itm
+    /// Both.
+    case both
+  }
+
+  /// The adapter and the models it stands between.
+  public let configuration: AdapterConfiguration
+  /// The adapter.
+  public let adapter: ImageTextQFormer
+  /// The image encoder.
+  public let encoder: ImageEncoder
+  /// The text side.
+  public let texts: TextEncoder
+
+  /// The text model's word table, which the adapter's file does not repeat.
+  public static let wordTable = "embeddings.word_embeddings.weight"
+
+  /// Loads an adapter folder and the frozen models that its configuration names.
+  ///
+  /// - Parameter model: A name such as `image-match`, or a folder.
+  /// - Throws: ``PipelineError`` when something is not there or is of another kind, `CheckpointError` when weights do
+  ///   not fit.
+  public init(_ model: String = "image-match", store: ModelStore = ModelStore()) throws {
+    let folder = try store.adapter(model)
+    let configuration = try AdapterConfiguration(folder: folder)
+    guard let sizes = configuration.imageText, let text = configuration.text else {
+      throw PipelineError.wrongModel(
+        folder: folder.path, expected: "model_type \(AdapterConfiguration.Kind.imageText.rawValue)",
+        found: configuration.kind.rawValue)
+    }
+    self.configuration = configuration
+    encoder = try ImageEncoder(configuration.encoder, store: store)
+    let textFolder = try store.frozenModel(text.model)
+    texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: text.maximumLength)
+    adapter = try loadModel(
+      from: Checkpoint(contentsOf: folder), bases: [BaseCheckpoint(Checkpoint(contentsOf: textFolder))]
+    ) { try ImageTextQFormer(sizes, $0) }.model
+    guard encoder.width == sizes.qformer.encoderHiddenSize else {
+      throw PipelineError.badConfiguration(
+        file: folder.path,
+        reason: "the adapter reads width \(sizes.qformer.encoderHiddenSize), but the encoder gives \(encoder.width)")
+    }
+  }
+
+  /// Scores every image with every text.
+  ///
+  /// - Returns: For each image a list of scores in the order of the texts.
+  /// - Throws: `MediaError`, `TorchError`.
+  public func scores(_ images: [Image], texts: [String], head: Head = .both) throws -> [[Score]] {
+    guard !images.isEmpty, !texts.isEmpty else { return images.map { _ in [] } }
+    return try scores(features: encoder.features(images), texts: texts, head: head)
+  }
+
+  /// Scores encoder features `[B, N, Dv]` with every text.
+  ///
+  /// - Throws: `QFormerError`, `TorchError`.
+  public func scores(features: Tensor, texts: [String], head: Head = .both) throws -> [[Score]] {
+    let text = self.texts.batch(texts)
+    return try withError {
+      try withNoGrad {
+        let image = try adapter.qformer.imageKeyValues(adapter.imageEmbeds(features))
+        let batch = features.size(0)
+        var itc: [Float] = []
+        if head != .itm {
+          let hidden = adapter.qformer.readImage(image).hidden
+          let textFeatures = adapter.textFeature(try adapter.qformer.readText(text.ids, mask: text.mask))
+          itc = Contrastive.similarity(
+            imageFeatures: adapter.imageFeatures(hidden), textFeatures: textFeatures
+          ).values()
+        }
+        var itm: [Float] = []
+        if head != .itc {
+          for row in 0..<batch {
+            let pairs = image.select(Tensor(Array(repeating: row, count: texts.count)))
+            let hidden = try adapter.qformer.readImageAndText(pairs, text.ids, mask: text.mask).hidden
+            itm += adapter.matchingLogits(hidden).softmax(1).select(1, 1).values(as: Float.self)
+          }
+        }
+        return (0..<batch).map { row in
+          texts.indices.map { column in
+            let index = row * texts.count + column
+            return Score(
+              itc: itc.isEmpty ? nil : Double(itc[index]), itm: itm.isEmpty ? nil : Double(itm[index]))
+          }
+        }
+      }
+    }
+  }
+}

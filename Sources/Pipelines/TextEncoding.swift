@@ -1,0 +1,44 @@
+public import Tokenizers
+public import Torch
+
+/// Texts as a padded batch.
+public struct TextBatch: Sendable {
+  /// `int64 [B, L]`.
+  public let ids: Tensor
+  /// `int64 [B, L]`, 1 for text and 0 for padding.
+  public let mask: Tensor
+}
+
+/// How texts become a batch for a Q-Former: BERT's tokens, cut to a length, padded at the end.
+public struct TextEncoder: Sendable {
+  private let tokenizer: Tokenizer
+  private let maximumLength: Int
+  private let separator: Int
+
+  /// An encoder on a BERT tokenizer.
+  public init(_ tokenizer: Tokenizer, maximumLength: Int) {
+    self.tokenizer = tokenizer
+    self.maximumLength = max(maximumLength, 2)
+    separator = tokenizer.id(of: "[SEP]") ?? 102
+  }
+
+  /// Token numbers of one text, `[CLS]` … `[SEP]`, at most the maximum length.
+  public func ids(_ text: String) -> [Int] {
+    let ids = tokenizer.encode(text)
+    return ids.count <= maximumLength ? ids : ids.prefix(maximumLength - 1) + [separator]
+  }
+
+  /// The text of token numbers, without special tokens.
+  public func text(_ ids: [Int]) -> String { tokenizer.decode(ids) }
+
+  /// A batch padded to its longest text.
+  public func batch(_ texts: [String]) -> TextBatch { Self.pad(texts.map(ids)) }
+
+  /// Pads lists of token numbers with 0 to the longest.
+  public static func pad(_ lists: [[Int]]) -> TextBatch {
+    let length = lists.map(\.count).max() ?? 0
+    let ids = lists.flatMap { $0 + Array(repeating: 0, count: length - $0.count) }
+    let mask = lists.flatMap { Array(repeating: 1, count: $0.count) + Array(repeating: 0, count: length - $0.count) }
+    return TextBatch(ids: Tensor(ids, [lists.count, length]), mask: Tensor(mask, [lists.count, length]))
+  }
+}

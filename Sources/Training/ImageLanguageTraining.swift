@@ -1,0 +1,211 @@
+import Backbones
+import Checkpoints
+public import Foundation
+public import Pipelines
+import QFormer
+import Torch
+import TorchNN
+
+/// Stage 2: the frozen language model's loss on captions, through its input to projection, Q-Former and queries.
+///
+/// The language model reads [image tokens][begin][caption][end] and is scored on caption and end. The same promises as in
+/// ``ImageTextTraining`` hold: everything random follows from the seed, and a resumed run computes the same losses.
+public enum ImageLanguageTraining {
+  /// Trains and writes the adapter to `RUN/adapter`.
+  ///
+  /// - Parameters:
+  ///   - output: The run folder.
+  ///   - resumes: Whether to go on from the newest checkpoint in it.
+  ///   - shouldStop: Asked after every step; a checkpoint is written before stopping.
+  /// - Returns: The adapter's folder, or nil when stopped early.
+  /// - Throws: ``TrainingError``, `PipelineError`, `CheckpointError`, what reading data throws.
+  public static func run(
+    _ recipe: Recipe, output: URL, resumes: Bool, store: ModelStore = ModelStore(), showsProgress: Bool,
+    shouldStop: () -> Bool = { false }
+  ) throws -> URL? {
+    let folder = try RunFolder(output, recipe: recipe, resumes: resumes)
+    let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
+    let language = try LanguageModel(folder: store.frozenModel(recipe.language.model))
+
+    Generator.default.seed(recipe.seed)
+    let generator = Generator(seed: recipe.seed &+ 1)
+    let (model, parameters) = try start(
+      recipe, store: store, languageSize: language.model.hiddenSize, encoderWidth: data.train.features.width)
+    parameters.setRequiresGrad(true)
+    let trainable = parameters.trainable
+    let optimizer = AdamW(
+      AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
+        $0.hasPrefix("language_projection") ? 1 : recipe.optimizer.inheritedFactor
+      }, betas: (0.9, recipe.optimizer.beta2))
+
+    let captions = data.train.captions.map { list in
+      list.map { caption in
+        Array(language.ids(CaptionText.cleaned(caption)).prefix(recipe.imageLanguage.maximumTokens - 1))
+          + language.endIDs.prefix(1)
+      }
+    }
+    let plan = try EpochPlan(lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize, seed: recipe.seed)
+    let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
+    let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
+    var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
+    if step == 0 {
+      try scaleProjection(model, parameters, features: data.train.features, to: recipe.imageLanguage.tokenScale)
+    }
+    let progress = Progress("training", total: totalSteps, isOn: showsProgress)
+    var meter = Meter()
+    var options = GenerationOptions()
+    options.maxTokens = recipe.imageLanguage.maximumTokens
+
+    while step < totalSteps {
+      let batch = try plan.batch(step: step)
+      let rate = schedule(step)
+      try withError {
+        var features = data.train.features.batch(batch.map(\.row), mirrored: batch.map(\.mirrored))
+        features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
+        let loss = try loss(
+          model, language, features: features, captions: batch.map { captions[$0.row][$0.caption] }, isTraining: true)
+        loss.backward()
+        let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
+        guard norm.isFinite else {
+          throw TrainingError.diverged(step: step, reason: "the gradients' norm is \(norm): lower the learning rate")
+        }
+        optimizer.step(learningRate: rate)
+        optimizer.clearGradients()
+        meter.add(["lm": loss.item, "gradientNorm": norm])
+      }
+      step += 1
+      progress.update(step, meter.words)
+      if step % recipe.logEvery == 0 || step == totalSteps {
+        try folder.log(
+          meter.take(samples: recipe.batchSize).merging([
+            "step": step, "epoch": Double(step) / Double(plan.stepsPerEpoch), "learningRate": rate,
+          ]) { $1 })
+      }
+      let stops = shouldStop()
+      if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
+        try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
+      }
+      let isLast = step == totalSteps
+      if isLast || recipe.validateEvery > 0 && step % recipe.validateEvery == 0 {
+        for set in data.validation {
+          let (right, wrong) = try rightAndWrong(model, language, set, limit: 256)
+          let scores = try CaptionEvaluation.run(
+            model, language, features: set.features, captions: set.captions,
+            limit: isLast ? .max : recipe.imageLanguage.captions, options: options, isBlindToo: isLast,
+            training: isLast ? (data.train.features, data.train.captions) : nil)
+          try folder.log(
+            ["step": step, "validation": set.name, "lm.right": right, "lm.wrong": wrong]
+              .merging(scores.metrics) { $1 })
+          progress.note(
+            "step \(step) \(set.name): " + String(format: "right %.3f wrong %.3f ", right, wrong) + scores.summary)
+        }
+      }
+      if stops && !isLast { return nil }
+    }
+    let adapter = output.appendingPathComponent("adapter")
+    try AdapterFolder.write(
+      AdapterConfiguration(imageLanguage: model.configuration, encoder: recipe.encoder, language: recipe.language),
+      parameters.all, to: adapter)
+    return adapter
+  }
+
+  /// The mean next-token loss of caption and end token (BLIP-2, section 3.3).
+  ///
+  /// - Parameter captions: Token numbers of each row, the end token included.
+  private static func loss(
+    _ model: ImageLanguageQFormer, _ language: LanguageModel, features: Tensor, captions: [[Int]], isTraining: Bool
+  ) throws -> Tensor {
+    let tokens = model.languageTokens(try model.readImage(features, isTraining: isTraining).hidden)
+    let text = TextEncoder.pad(captions)
+    let input = TextEncoder.pad(captions.map { [language.beginID] + $0.dropLast() })
+    let embeds = Tensor.cat([tokens, language.model.embed(input.ids)], 1)
+    // Padding comes last and is not scored, so causality alone keeps it apart.
+    let hidden = language.model.forward(inputsEmbeds: embeds).slice(1, tokens.size(1))
+    // Logits only where a token is scored: the head is a fifth of the model's work.
+    let scored = text.mask.reshaped(-1).values(as: Int.self).enumerated().compactMap { $1 == 1 ? $0 : nil }
+    let rows = Tensor(scored)
+    let logits = language.model.head(hidden.reshaped(-1, hidden.size(2)).indexSelect(0, rows))
+    return logits.crossEntropy(text.ids.reshaped(-1).indexSelect(0, rows))
+  }
+
+  /// Losses with the right images and with those of the next rows: their difference tells whether the model looks.
+  private static func rightAndWrong(
+    _ model: ImageLanguageQFormer, _ language: LanguageModel, _ set: TrainingData.Part, limit: Int
+  ) throws -> (right: Double, wrong: Double) {
+    let count = min(limit, set.features.count)
+    let captions = set.captions.prefix(count).map { list in
+      language.ids(CaptionText.cleaned(list[0])).prefix(31) + language.endIDs.prefix(1)
+    }
+    func mean(_ shift: Int) throws -> Double {
+      let batches = RetrievalEvaluation.batches(Array(0..<count), 32)
+      let sum = try withError {
+        try withNoGrad {
+          try batches.reduce(0.0) { sum, rows in
+            let features = set.features.batch(rows.map { ($0 + shift) % set.features.count })
+            let value = try loss(
+              model, language, features: features, captions: rows.map { Array(captions[$0]) }, isTraining: false)
+            return sum + value.item
+          }
+        }
+      }
+      return sum / Double(batches.count)
+    }
+    return (try mean(0), try mean(max(set.features.count / 2, 1)))
+  }
+
+  /// The model at the start: from a stage-1 adapter with a new projection, or from the text model.
+  private static func start(
+    _ recipe: Recipe, store: ModelStore, languageSize: Int, encoderWidth: Int
+  ) throws -> (ImageLanguageQFormer, Parameters) {
+    var configuration = ImageLanguageConfiguration()
+    configuration.languageSize = languageSize
+    configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
+    configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
+    let parameters = Parameters()
+    guard let start = recipe.adapter.start else {
+      configuration.qformer.queries = recipe.adapter.queries
+      configuration.qformer.encoderHiddenSize = encoderWidth
+      let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
+      let model = try ImageLanguageQFormer(configuration, scope)
+      _ = try QFormerStart.copy(Checkpoint(contentsOf: store.frozenModel(recipe.text.model)), into: parameters)
+      return (model, parameters)
+    }
+    let folder = try store.adapter(start)
+    let adapter = try AdapterConfiguration(folder: folder)
+    guard adapter.encoder == recipe.encoder, let sizes = adapter.imageText?.qformer ?? adapter.imageLanguage?.qformer
+    else {
+      throw TrainingError.badRecipe(
+        file: folder.path, reason: "adapter.start reads another encoder than the recipe's: \(adapter.encoder)")
+    }
+    configuration.qformer.queries = sizes.queries
+    configuration.qformer.encoderHiddenSize = sizes.encoderHiddenSize
+    // The text side of stage 1 stays behind.
+    let unused = [
+      "embeddings.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temp", "cls.*", "*.intermediate.*",
+      "*.output.dense.*", "*.output.LayerNorm.*",
+    ]
+    let model = try loadModel(
+      from: Checkpoint(contentsOf: folder), ignoring: unused, allowMissing: ["language_projection.*"],
+      seed: recipe.seed
+    ) { scope in
+      let model = try ImageLanguageQFormer(configuration, scope)
+      for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }
+      return model
+    }.model
+    return (model, parameters)
+  }
+
+  /// Scales the new projection so that language tokens have the given standard deviation.
+  private static func scaleProjection(
+    _ model: ImageLanguageQFormer, _ parameters: Parameters, features: FeatureStack, to deviation: Double
+  ) throws {
+    guard deviation > 0, let weight = parameters["language_projection.weight"] else { return }
+    try withError {
+      try withNoGrad {
+        let tokens = model.languageTokens(
+          try model.readImage(features.batch(Array(0..<min(64, features.count)))).hidden)
+        weight.multiply(inPlace: Tensor(Float(deviation / tokens.std().item)))
+      }
+    }
+  }
+}

@@ -1,0 +1,131 @@
+import Checkpoints
+import Evaluation
+public import Foundation
+public import Pipelines
+import QFormer
+import Tokenizers
+import Torch
+import TorchNN
+
+/// Stage 1: image–text contrastive, matching and generation losses on a frozen encoder's features.
+///
+/// One readable loop: batch, losses, gradients, step, and at intervals metrics, validation and a checkpoint. What is
+/// random in an epoch (order, captions, mirroring) follows from the seed and the epoch's number; what is random in a
+/// step (dropout, patches, negatives) from generators that are saved: a resumed run computes the same losses bit by bit.
+public enum ImageTextTraining {
+  /// Trains and writes the adapter to `RUN/adapter`.
+  ///
+  /// - Parameters:
+  ///   - output: The run folder.
+  ///   - resumes: Whether to go on from the newest checkpoint in it.
+  ///   - shouldStop: Asked after every step; a checkpoint is written before stopping.
+  /// - Returns: The adapter's folder, or nil when stopped early.
+  /// - Throws: ``TrainingError``, `PipelineError`, `CheckpointError`, what reading data throws.
+  public static func run(
+    _ recipe: Recipe, output: URL, resumes: Bool, store: ModelStore = ModelStore(), showsProgress: Bool,
+    shouldStop: () -> Bool = { false }
+  ) throws -> URL? {
+    let folder = try RunFolder(output, recipe: recipe, resumes: resumes)
+    let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
+    let textFolder = try store.frozenModel(recipe.text.model)
+    let texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: recipe.text.maximumLength)
+
+    // Model: new weights from the seed, then whatever the text model has.
+    Generator.default.seed(recipe.seed)
+    let generator = Generator(seed: recipe.seed &+ 1)
+    let configuration = configuration(recipe, encoderWidth: data.train.features.width)
+    let parameters = Parameters()
+    let model = try ImageTextQFormer(
+      configuration, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters))
+    let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters)
+    parameters.setRequiresGrad(true) { $0 != wordTable }
+    let trainable = parameters.trainable
+    let optimizer = AdamW(
+      AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
+        inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
+      }, betas: (0.9, recipe.optimizer.beta2))
+
+    let captions = data.train.captions.map { $0.map(texts.ids) }
+    let plan = try EpochPlan(
+      lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize, seed: recipe.seed)
+    let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
+    let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
+    var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
+    let progress = Progress("training", total: totalSteps, isOn: showsProgress)
+    var meter = Meter()
+
+    while step < totalSteps {
+      let batch = try plan.batch(step: step)
+      let text = TextEncoder.pad(batch.map { captions[$0.row][$0.caption] })
+      let rate = schedule(step)
+      try withError {
+        var features = data.train.features.batch(batch.map(\.row), mirrored: batch.map(\.mirrored))
+        features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
+        let losses = try model.losses(
+          features: features, ids: text.ids, mask: text.mask, generator: generator,
+          matchingPart: recipe.imageText.matchingPart, computesGeneration: recipe.imageText.generation,
+          labelSmoothing: recipe.imageText.labelSmoothing)
+        losses.total.backward()
+        let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
+        guard norm.isFinite else {
+          throw TrainingError.diverged(step: step, reason: "the gradients' norm is \(norm): lower the learning rate")
+        }
+        optimizer.step(learningRate: rate)
+        optimizer.clearGradients()
+        withNoGrad {
+          model.temperature.copy(from: model.temperature.clamped(min: recipe.imageText.minimumTemperature, max: 0.5))
+        }
+        meter.add([
+          "itc": losses.contrastive.item, "itm": losses.matching?.item ?? 0, "itg": losses.generation?.item ?? 0,
+          "gradientNorm": norm,
+        ])
+      }
+      step += 1
+      progress.update(step, meter.words)
+      if step % recipe.logEvery == 0 || step == totalSteps {
+        try folder.log(
+          meter.take(samples: recipe.batchSize).merging([
+            "step": step, "epoch": Double(step) / Double(plan.stepsPerEpoch), "learningRate": rate,
+            "temperature": model.temperature.item,
+          ]) { $1 })
+      }
+      let stops = shouldStop()
+      if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
+        try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
+      }
+      if step == totalSteps || recipe.validateEvery > 0 && step % recipe.validateEvery == 0 {
+        for set in data.validation {
+          let scores = try RetrievalEvaluation.run(
+            model, features: set.features, captions: set.captions, texts: texts, rerank: recipe.imageText.rerank)
+          try folder.log(["step": step, "validation": set.name].merging(scores.metrics) { $1 })
+          progress.note("step \(step) \(set.name): \(scores.summary)")
+        }
+      }
+      if stops && step < totalSteps { return nil }
+    }
+    return try save(model.configuration, parameters, recipe: recipe, to: output.appendingPathComponent("adapter"))
+  }
+
+  /// The word table: the text model's own, frozen and not saved with the adapter.
+  static let wordTable = "embeddings.word_embeddings.weight"
+
+  private static func configuration(_ recipe: Recipe, encoderWidth: Int) -> ImageTextConfiguration {
+    var configuration = ImageTextConfiguration()
+    configuration.qformer.encoderHiddenSize = encoderWidth
+    configuration.qformer.queries = recipe.adapter.queries
+    configuration.qformer.maxPositions = recipe.adapter.positions
+    configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
+    configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
+    configuration.temperature = recipe.imageText.temperature
+    return configuration
+  }
+
+  private static func save(
+    _ configuration: ImageTextConfiguration, _ parameters: Parameters, recipe: Recipe, to folder: URL
+  ) throws -> URL {
+    try AdapterFolder.write(
+      AdapterConfiguration(imageText: configuration, encoder: recipe.encoder, text: recipe.text),
+      parameters.all.filter { $0.name != wordTable }, to: folder)
+    return folder
+  }
+}

@@ -1,0 +1,48 @@
+import Backbones
+import Checkpoints
+import Foundation
+import Pipelines
+import QFormer
+import Torch
+import TorchNN
+
+/// How a Q-Former starts from a BERT (BLIP-2, section 3.1): attention and both feed-forward parts are copied, cross-
+/// attention and queries are new.
+enum QFormerStart {
+  /// Names of the Q-Former in terms of BertModel's.
+  static let bert = KeyMap([
+    KeyMap.Rule("embeddings.word_embeddings", "embeddings.word_embeddings"),
+    KeyMap.Rule("qformer.layernorm", "embeddings.LayerNorm"),
+    KeyMap.Rule("qformer.encoder.layer.*.attention.attention", "encoder.layer.*.attention.self"),
+    KeyMap.Rule("qformer.encoder.layer.*.attention.output", "encoder.layer.*.attention.output"),
+    KeyMap.Rule("qformer.encoder.layer.*.intermediate_query", "encoder.layer.*.intermediate"),
+    KeyMap.Rule("qformer.encoder.layer.*.output_query", "encoder.layer.*.output"),
+    KeyMap.Rule("qformer.encoder.layer.*.intermediate", "encoder.layer.*.intermediate"),
+    KeyMap.Rule("qformer.encoder.layer.*.output", "encoder.layer.*.output"),
+  ])
+
+  /// Overwrites the parameters of a fresh model that BERT has; returns their names.
+  ///
+  /// BERT adds a token-type vector to every token; the Q-Former has none, so it is added to the position table.
+  static func copy(_ bert: Checkpoint, into parameters: Parameters) throws -> Set<String> {
+    var inherited: Set<String> = []
+    try withError {
+      try withNoGrad {
+        for (name, tensor) in parameters.all {
+          let key = Self.bert(name)
+          if name == "embeddings.position_embeddings.weight" {
+            let table = try bert.tensor(name)
+            let type = try bert.tensor("embeddings.token_type_embeddings.weight").narrow(0, 0, 1)
+            tensor.copy(from: table.narrow(0, 0, tensor.size(0)) + type)
+          } else if key != name || name.hasPrefix("embeddings.word"), bert.shape(key) == tensor.shape {
+            tensor.copy(from: try bert.tensor(key))
+          } else {
+            continue
+          }
+          inherited.insert(name)
+        }
+      }
+    }
+    return inherited
+  }
+}

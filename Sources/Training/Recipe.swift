@@ -1,0 +1,269 @@
+import Checkpoints
+public import Foundation
+public import Pipelines
+import TorchNN
+import Yams
+
+/// What can be wrong with a recipe or a run.
+public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible, LocalizedError {
+  /// The recipe cannot be read or holds something it should not.
+  case badRecipe(file: String, reason: String)
+  /// Training went wrong in a way that going on would not mend.
+  case diverged(step: Int, reason: String)
+  /// The run folder does not fit what was asked for.
+  case badRun(folder: String, reason: String)
+
+  /// One line.
+  public var description: String {
+    switch self {
+    case .badRecipe(let file, let reason): "\(file): \(reason)"
+    case .diverged(let step, let reason): "step \(step): \(reason)"
+    case .badRun(let folder, let reason): "\(folder): \(reason)"
+    }
+  }
+
+  /// The same words as ``description``.
+  public var errorDescription: String? { description }
+}
+
+/// Everything that decides the outcome of a training: read from YAML, with defaults, and saved beside the result.
+public struct Recipe: Codable, Sendable, Equatable {
+  /// Which loop runs.
+  public enum Objective: String, Codable, Sendable, CaseIterable {
+    /// Stage 1: contrastive, matching and generation losses.
+    case imageText = "image-text"
+    /// Stage 2: the language model's loss through the frozen language model.
+    case imageLanguage = "image-language"
+  }
+
+  /// Sizes of a new Q-Former, and its dropout.
+  public struct Adapter: Codable, Sendable, Equatable {
+    /// Adapter folder to start from; without it the Q-Former starts from the text model.
+    public var start: String?
+    /// M, the number of queries.
+    public var queries = 32
+    /// Rows of the position table, at least the longest text.
+    public var positions = 64
+    /// Dropout of hidden states.
+    public var hiddenDropout = 0.1
+    /// Dropout of attention weights.
+    public var attentionDropout = 0.0
+  }
+
+  /// The optimiser and its schedule.
+  public struct Optimizer: Codable, Sendable, Equatable {
+    /// The highest learning rate, of parameters that start afresh.
+    public var learningRate = 5e-4
+    /// The learning rate at the end, as a part of the highest.
+    public var finalFactor = 0.02
+    /// Learning rate of parameters that start from a trained model, as a part of that of the others.
+    public var inheritedFactor = 0.3
+    /// Linear warm-up, as a part of all steps.
+    public var warmup = 0.1
+    /// Decoupled weight decay, of parameters with more than one dimension.
+    public var weightDecay = 0.05
+    /// Limit of the gradients' common norm.
+    public var clip = 1.0
+    /// AdamW's second beta.
+    public var beta2 = 0.98
+
+    /// The learning rate of every step.
+    func schedule(totalSteps: Int) -> WarmupCosine {
+      WarmupCosine(
+        peak: learningRate, floor: learningRate * finalFactor,
+        warmupSteps: max(1, Int(Double(totalSteps) * warmup)), totalSteps: totalSteps)
+    }
+  }
+
+  /// Stage 1 alone.
+  public struct ImageText: Codable, Sendable, Equatable {
+    /// The part of a batch's pairs that the matching loss is computed on, 0 … 1.
+    public var matchingPart = 1.0
+    /// Whether the generation loss is computed.
+    public var generation = true
+    /// Label smoothing of the contrastive and the generation loss.
+    public var labelSmoothing = 0.1
+    /// The temperature at the start.
+    public var temperature = 0.07
+    /// The temperature is kept at or above this.
+    public var minimumTemperature = 0.01
+    /// How many candidates of contrastive retrieval are re-ranked by matching in validation.
+    public var rerank = 16
+  }
+
+  /// Stage 2 alone.
+  public struct ImageLanguage: Codable, Sendable, Equatable {
+    /// Standard deviation of language tokens at the start, that of the language model's word embeddings.
+    public var tokenScale = 0.136
+    /// Longer captions are cut to so many tokens of the language model.
+    public var maximumTokens = 32
+    /// How many validation images are captioned at intervals.
+    public var captions = 200
+  }
+
+  /// Which loop runs.
+  public var objective = Objective.imageText
+  /// Everything random follows from it.
+  public var seed: UInt64 = 1
+  /// Folders that sources may name as `$NAME`.
+  public var paths: [String: String?] = [:]
+  /// The frozen image encoder.
+  public var encoder = AdapterConfiguration.Encoder()
+  /// Whether mirrored images are used as well.
+  public var mirrored = true
+  /// The text model (stage 1).
+  public var text = AdapterConfiguration.Text()
+  /// The frozen language model (stage 2).
+  public var language = AdapterConfiguration.Language()
+  /// The Q-Former.
+  public var adapter = Adapter()
+  /// Training data.
+  public var train: [DataSource] = []
+  /// Validation data; the first one's numbers are the run's.
+  public var validation: [DataSource] = []
+  /// Pairs in a batch.
+  public var batchSize = 64
+  /// Passes over all training images, one caption of each a pass.
+  public var epochs = 4.0
+  /// The part of patch tokens that a training step sees, 0 … 1.
+  public var patchPart = 1.0
+  /// The optimiser.
+  public var optimizer = Optimizer()
+  /// Stage 1 alone.
+  public var imageText = ImageText()
+  /// Stage 2 alone.
+  public var imageLanguage = ImageLanguage()
+  /// A line of metrics every so many steps.
+  public var logEvery = 10
+  /// Validation every so many steps; 0 is only at the end.
+  public var validateEvery = 0
+  /// A checkpoint every so many steps.
+  public var checkpointEvery = 50
+
+  /// The defaults.
+  public init() {}
+
+  /// Reads a recipe.
+  ///
+  /// - Parameters:
+  ///   - file: YAML; keys that are left out keep their defaults.
+  ///   - settings: `key.path=value`, each value YAML, applied after the file.
+  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for unknown keys, wrong types and broken YAML.
+  public init(contentsOf file: URL, settings: [String] = []) throws {
+    func bad(_ reason: String) -> TrainingError { .badRecipe(file: file.path, reason: reason) }
+    guard let data = FileManager.default.contents(atPath: file.path) else {
+      throw bad("cannot be read; expected a recipe in YAML")
+    }
+    guard data.count < 1_000_000, let text = String(data: data, encoding: .utf8) else {
+      throw bad("expected YAML in UTF-8 below 1 MB")
+    }
+    do {
+      guard var given = try Yams.load(yaml: text) as? [String: Any] else { throw bad("expected keys and values") }
+      for setting in settings {
+        guard let equals = setting.firstIndex(of: "=") else { throw bad("--set \(setting): expected key=value") }
+        let path = setting[..<equals].split(separator: ".").map(String.init)
+        let value = try Yams.load(yaml: String(setting[setting.index(after: equals)...])) ?? NSNull()
+        guard !path.isEmpty else { throw bad("--set \(setting): expected key=value") }
+        Self.set(&given, path[...], value)
+      }
+      let defaults = try Yams.load(yaml: YAMLEncoder().encode(Recipe())) as? [String: Any] ?? [:]
+      let optional = ["adapter": ["start": NSNull()]]
+      let known = Self.merged(defaults, optional) { _ in }
+      var unknown: [String] = []
+      let merged = Self.merged(known, given) { unknown.append($0) }
+      guard unknown.isEmpty else { throw bad("unknown keys: \(unknown.sorted().joined(separator: ", "))") }
+      self = try YAMLDecoder().decode(Recipe.self, from: Yams.dump(object: merged))
+    } catch let error as TrainingError {
+      throw error
+    } catch let error as DecodingError {
+      throw bad(Self.words(error))
+    } catch {
+      throw bad("\(error)".split(separator: "\n").joined(separator: " "))
+    }
+    try validate(file: file.path)
+  }
+
+  private static func set(_ dictionary: inout [String: Any], _ path: ArraySlice<String>, _ value: Any) {
+    guard let first = path.first else { return }
+    if path.count == 1 {
+      dictionary[first] = value
+    } else {
+      var inner = dictionary[first] as? [String: Any] ?? [:]
+      set(&inner, path.dropFirst(), value)
+      dictionary[first] = inner
+    }
+  }
+
+  /// `given` over `base`; names of keys that the base does not have are reported. `paths` takes any key.
+  private static func merged(
+    _ base: [String: Any], _ given: [String: Any], path: String = "", unknown: (String) -> Void
+  ) -> [String: Any] {
+    var out = base
+    for (key, value) in given {
+      let name = path.isEmpty ? key : "\(path).\(key)"
+      guard base[key] != nil || path == "paths" else {
+        unknown(name)
+        out[key] = value
+        continue
+      }
+      if let inner = base[key] as? [String: Any], let value = value as? [String: Any] {
+        out[key] = merged(inner, value, path: name, unknown: unknown)
+      } else {
+        out[key] = value
+      }
+    }
+    return out
+  }
+
+  private static func words(_ error: DecodingError) -> String {
+    func path(_ context: DecodingError.Context, _ last: String = "") -> String {
+      (context.codingPath.map(\.stringValue) + [last]).filter { !$0.isEmpty }.joined(separator: ".")
+    }
+    return switch error {
+    case .keyNotFound(let key, let context): "\(path(context, key.stringValue)) is missing"
+    case .typeMismatch(let type, let context): "\(path(context)): expected \(type)"
+    case .valueNotFound(let type, let context): "\(path(context)): expected \(type), found nothing"
+    case .dataCorrupted(let context): "\(path(context)): \(context.debugDescription)"
+    @unknown default: "\(error)"
+    }
+  }
+
+  private func validate(file: String) throws {
+    func require(_ holds: Bool, _ reason: String) throws {
+      if !holds { throw TrainingError.badRecipe(file: file, reason: reason) }
+    }
+    try require((1...65_536).contains(batchSize), "batchSize is \(batchSize), expected 1 … 65536")
+    try require(epochs > 0 && epochs <= 10_000, "epochs is \(epochs), expected 0 < epochs ≤ 10000")
+    try require(patchPart > 0 && patchPart <= 1, "patchPart is \(patchPart), expected 0 < part ≤ 1")
+    try require((0...1).contains(imageText.matchingPart), "imageText.matchingPart is \(imageText.matchingPart)")
+    try require(
+      optimizer.learningRate > 0 && optimizer.learningRate < 1, "optimizer.learningRate is \(optimizer.learningRate)")
+    try require((0...1).contains(optimizer.warmup), "optimizer.warmup is \(optimizer.warmup), expected 0 … 1")
+    try require(
+      adapter.positions >= text.maximumLength,
+      "adapter.positions \(adapter.positions) is below text.max_length \(text.maximumLength)")
+    try require(logEvery > 0 && checkpointEvery > 0, "logEvery and checkpointEvery must be above 0")
+  }
+
+  /// The recipe as YAML, with every default written out.
+  ///
+  /// - Throws: What the encoder throws.
+  public func yaml() throws -> String { try YAMLEncoder().encode(self) }
+
+  /// A source with `$NAME` in its path replaced by what ``paths`` says; `$cache` is the data folder of the cache.
+  ///
+  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` when the name has no folder.
+  func resolved(_ source: DataSource, store: ModelStore, file: String = "recipe") throws -> DataSource {
+    guard source.path.hasPrefix("$") else { return source }
+    let parts = source.path.dropFirst().split(separator: "/", maxSplits: 1).map(String.init)
+    let name = parts.first ?? ""
+    let folder = name == "cache" ? store.cache.appendingPathComponent("data").path : paths[name] ?? nil
+    guard let folder else {
+      throw TrainingError.badRecipe(
+        file: file, reason: "the folder \(source.path) is not known: give it with --set paths.\(name)=FOLDER")
+    }
+    var source = source
+    source.path = parts.count > 1 ? "\(folder)/\(parts[1])" : folder
+    return source
+  }
+}

@@ -1,0 +1,133 @@
+import Evaluation
+import Foundation
+import Pipelines
+import QFormer
+import Torch
+
+/// Retrieval with an ``ImageTextQFormer`` over a whole set: contrastive scores, then matching on the best candidates.
+public struct RetrievalEvaluation: Codable, Sendable, Equatable {
+  /// Recall both ways, `0 … 1` by k.
+  public struct Recall: Codable, Sendable, Equatable {
+    /// Images as queries: one of the image's own texts is among the first k.
+    public let imageToText: [Int: Double]
+    /// Texts as queries: the text's own image is among the first k.
+    public let textToImage: [Int: Double]
+  }
+
+  /// With contrastive scores alone.
+  public let contrastive: Recall
+  /// With the first candidates re-ranked by matching; nil where that was not asked for.
+  public let reranked: Recall?
+
+  /// Scores every image of a set against every caption of it.
+  ///
+  /// - Parameters:
+  ///   - features: The images' features.
+  ///   - captions: Captions of each image.
+  ///   - rerank: So many first candidates of each query are re-ranked by matching logit + similarity; 0 for none.
+  static func run(
+    _ model: ImageTextQFormer, features: FeatureStack, captions: [[String]], texts: TextEncoder, rerank: Int
+  ) throws -> RetrievalEvaluation {
+    let flat = captions.flatMap { $0 }
+    let imageOfText = captions.enumerated().flatMap { index, list in Array(repeating: index, count: list.count) }
+    let ids = flat.map(texts.ids)
+    return try withError {
+      try withNoGrad {
+        // Short texts together, so that little is padded; back into order at the end.
+        let order = ids.indices.sorted { ids[$0].count < ids[$1].count }
+        let sorted = try batches(order, 256).map { rows in
+          let text = TextEncoder.pad(rows.map { ids[$0] })
+          return model.textFeature(try model.qformer.readText(text.ids, mask: text.mask))
+        }
+        let back = Tensor(order).sorted().indices
+        let textFeatures = Tensor.cat(sorted, 0).indexSelect(0, back)
+        let rows = Array(0..<features.count)
+        let similarity = try Tensor.cat(
+          batches(rows, 64).map { rows in
+            let image = try model.qformer.imageKeyValues(model.imageEmbeds(features.batch(rows)))
+            let hidden = model.qformer.readImage(image).hidden
+            return Contrastive.similarity(imageFeatures: model.imageFeatures(hidden), textFeatures: textFeatures)
+          }, 0)  // [images, texts]
+        func recall(_ imageToText: Tensor, _ textToImage: Tensor) throws -> Recall {
+          Recall(
+            imageToText: try RetrievalScores(similarity: imageToText.values(), imageOfText: imageOfText).imageToText,
+            textToImage: try RetrievalScores(similarity: textToImage.values(), imageOfText: imageOfText).textToImage)
+        }
+        let contrastive = try recall(similarity, similarity)
+        guard rerank > 0 else { return RetrievalEvaluation(contrastive: contrastive, reranked: nil) }
+        let reranked = try Reranking(model, features: features, ids: ids, similarity: similarity, candidates: rerank)
+        return RetrievalEvaluation(
+          contrastive: contrastive, reranked: try recall(reranked.imageToText, reranked.textToImage))
+      }
+    }
+  }
+
+  static func batches(_ rows: [Int], _ size: Int) -> [[Int]] {
+    stride(from: 0, to: rows.count, by: size).map { Array(rows[$0..<min($0 + size, rows.count)]) }
+  }
+
+  /// Recall in percent, under names for `metrics.jsonl`.
+  public var metrics: [String: Any] {
+    var out: [String: Any] = [:]
+    for (name, scores) in [("itc", contrastive), ("itm", reranked)] {
+      guard let scores else { continue }
+      for (k, value) in scores.imageToText { out["\(name).imageToText.R@\(k)"] = value * 100 }
+      for (k, value) in scores.textToImage { out["\(name).textToImage.R@\(k)"] = value * 100 }
+    }
+    return out
+  }
+
+  /// Recall in one line.
+  public var summary: String {
+    [("ITC", contrastive), ("ITM", reranked)].compactMap { name, scores in
+      scores.map { scores in
+        func list(_ values: [Int: Double]) -> String {
+          values.sorted { $0.key < $1.key }.map { String(format: "%.1f", $0.value * 100) }.joined(separator: "/")
+        }
+        return "\(name) i2t \(list(scores.imageToText)) t2i \(list(scores.textToImage))"
+      }
+    }.joined(separator: " · ")
+  }
+}
+
+/// Similarities in which the best candidates of every query carry their matching logit on top.
+private struct Reranking {
+  let imageToText: Tensor  // [images, texts]
+  let textToImage: Tensor  // [images, texts]
+
+  init(
+    _ model: ImageTextQFormer, features: FeatureStack, ids: [[Int]], similarity: Tensor, candidates: Int
+  ) throws {
+    let (images, texts) = (similarity.size(0), similarity.size(1))
+    let textsOfImage = similarity.topK(min(candidates, texts), 1).indices.values(as: Int.self)
+    let imagesOfText = similarity.topK(min(candidates, images), 0).indices.transposed(0, 1).contiguous()
+      .values(as: Int.self)
+    // Every pair once, grouped by image so that its keys and values are projected once.
+    var wanted = Array(repeating: Set<Int>(), count: images)
+    let (perImage, perText) = (min(candidates, texts), min(candidates, images))
+    for (index, text) in textsOfImage.enumerated() { wanted[index / perImage].insert(text) }
+    for (index, image) in imagesOfText.enumerated() { wanted[image].insert(index / perText) }
+    var logits: [Int: Float] = [:]
+    for rows in RetrievalEvaluation.batches(Array(0..<images), 8) {
+      let image = try model.qformer.imageKeyValues(model.imageEmbeds(features.batch(rows)))
+      let pairs = rows.indices.flatMap { index in wanted[rows[index]].map { (index, $0) } }
+        .sorted { (ids[$0.1].count, $0.1, $0.0) < (ids[$1.1].count, $1.1, $1.0) }
+      for chunk in stride(from: 0, to: pairs.count, by: 128).map({ pairs[$0..<min($0 + 128, pairs.count)] }) {
+        let text = TextEncoder.pad(chunk.map { ids[$0.1] })
+        let hidden = try model.qformer.readImageAndText(
+          image.select(Tensor(chunk.map(\.0))), text.ids, mask: text.mask
+        ).hidden
+        let scores = model.matchingLogits(hidden).select(1, 1).values(as: Float.self)
+        for (pair, score) in zip(chunk, scores) { logits[rows[pair.0] * texts + pair.1] = score }
+      }
+    }
+    // A candidate stands before everything that is none: scores of the others are lowered beyond any logit.
+    func reranked(_ keys: some Sequence<Int>) -> Tensor {
+      var values = similarity.values(as: Float.self).map { $0 - 1000 }
+      for key in keys { values[key] += 1000 + (logits[key] ?? 0) }
+      return Tensor(values, [images, texts])
+    }
+    imageToText = reranked(textsOfImage.enumerated().lazy.map { $0 / perImage * texts + $1 })
+    textToImage = reranked(imagesOfText.enumerated().lazy.map { $1 * texts + $0 / perText })
+  }
+}
