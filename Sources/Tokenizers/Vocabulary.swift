@@ -1,0 +1,39 @@
+/// The tokens of a model and their ids, both ways.
+struct Vocabulary: Sendable {
+  private(set) var ids: TokenTable
+  private var tokens: [Int: [UInt8]]
+
+  /// How many tokens there are; ids may have holes.
+  var count: Int { ids.count }
+
+  init() {
+    ids = TokenTable()
+    tokens = [:]
+  }
+
+  /// Reads an object of token → id.
+  init(_ node: JSONNode) throws {
+    let members = try node.members()
+    ids = TokenTable(minimumCapacity: members.count)
+    tokens = Dictionary(minimumCapacity: members.count)
+    for (key, value) in members {
+      guard case .integer(let id) = value, id >= 0, id < Int(UInt32.max) else {
+        throw node.child(key.quoted, value).failure(expected: "an id from 0 to \(UInt32.max - 1)")
+      }
+      ids[key] = id
+      tokens[id] = key
+    }
+  }
+
+  func id(of token: [UInt8]) -> Int? { ids[token] }
+
+  func token(of id: Int) -> [UInt8]? { tokens[id] }
+
+  /// The id of a token that the model needs.
+  func requiredID(of token: [UInt8], _ node: JSONNode) throws -> Int {
+    guard let id = ids[token] else {
+      throw node.failure(expected: "a token of the vocabulary", found: token.quoted)
+    }
+    return id
+  }
+}
