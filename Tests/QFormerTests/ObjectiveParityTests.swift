@@ -1,3 +1,4 @@
+import Foundation
 import QFormer
 import TestSupport
 import Testing
@@ -115,6 +116,38 @@ import TorchNN
       seen.insert(index)
     }
     #expect(seen.count == 4)
+  }
+
+  @Test func negativesFollowTheirOwnDirection() throws {
+    // Rows 1 and 2 show one image, so that only row 0 has a choice: an image for its text by column 0 of the
+    // similarities, a text for its image by row 0. The stored losses tell what it drew.
+    let model = try adapter("shared").model
+    let (batch, stored) = (try Batch(), expected["three.first_draws"].values(as: Double.self))
+    let seen = try model.qformer.readImage(model.qformer.imageKeyValues(model.imageEmbeds(batch.features)))
+    let text = model.textFeature(try model.qformer.readText(batch.ids, mask: batch.mask))
+    let similarity = Contrastive.similarity(imageFeatures: model.imageFeatures(seen.hidden), textFeatures: text)
+    let scores = (similarity / model.temperature).values(as: Double.self)
+    let secondImage = 1 / (1 + exp(scores[3] - scores[6]))
+    let secondText = 1 / (1 + exp(scores[1] - scores[2]))
+    try #require(abs(secondImage - secondText) > 0.2, "\(secondImage) and \(secondText) must differ")
+    var counts = (image: 0, text: 0)
+    let draws = 300
+    for seed in 0..<draws {
+      let losses = try withNoGrad {
+        try model.losses(
+          features: batch.features, ids: batch.ids, mask: batch.mask, imageIDs: Tensor([Int64(7), 4, 4]),
+          generator: Generator(seed: UInt64(seed)), computesGeneration: false)
+      }
+      let value = try #require(losses.matching).item
+      let index = try #require(stored.firstIndex { abs($0 - value) <= 1e-5 * $0 })
+      counts.image += index / 2
+      counts.text += index % 2
+    }
+    // Four standard deviations of a binomial.
+    for (count, probability) in [(counts.image, secondImage), (counts.text, secondText)] {
+      let deviation = (probability * (1 - probability) / Double(draws)).squareRoot()
+      #expect(abs(Double(count) / Double(draws) - probability) < 4 * deviation + 1e-3, "\(count) at \(probability)")
+    }
   }
 
   @Test(arguments: variants) func aBatchOfOne(variant: String) throws {

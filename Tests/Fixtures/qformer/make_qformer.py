@@ -368,6 +368,11 @@ def main():
                 [three.matching(exact, ids, mask, [2, 2, i], [2, 2, t]) for t in (0, 1)] for i in (0, 1)
             ]).float()  # [image, text] drawn by row 2
 
+            if not separate:  # the same where rows 1 and 2 show one image and row 0 draws
+                objectives["three.first_draws"] = torch.tensor([
+                    [three.matching(exact, ids, mask, [i, 0, 0], [t, 0, 0]) for t in (1, 2)] for i in (1, 2)
+                ]).float()
+
         one = Reference(leaves(kept), separate)
         itc, _ = one.contrastive(exact[:1], ids[:1], mask[:1])
         itg, _, _ = one.generation(exact[:1], ids[:1], mask[:1])
