@@ -78,6 +78,14 @@ public struct LoadReport: Sendable, Equatable {
     public let found: [Int]
   }
 
+  /// A tensor of integers or truth values where the model needs numbers.
+  public struct Mistyped: Sendable, Equatable {
+    /// The key.
+    public let name: String
+    /// The type in the file.
+    public let found: DType
+  }
+
   /// Where the weights came from.
   public var file: String
   /// Keys that were loaded.
@@ -90,11 +98,13 @@ public struct LoadReport: Sendable, Equatable {
   public var unused: [String] = []
   /// Keys whose shape does not fit.
   public var misshaped: [Misshaped] = []
-  /// Keys that were stored in another element type.
+  /// Keys whose element type is none of floating-point numbers.
+  public var mistyped: [Mistyped] = []
+  /// Keys that were stored in another floating-point type.
   public var converted: [String] = []
 
   /// Whether the file fits the model exactly, apart from what was allowed to be missing.
-  public var isStrict: Bool { missing.isEmpty && unused.isEmpty && misshaped.isEmpty }
+  public var isStrict: Bool { missing.isEmpty && unused.isEmpty && misshaped.isEmpty && mistyped.isEmpty }
 
   /// One line, then one for every key that does not fit.
   public var summary: String {
@@ -105,6 +115,7 @@ public struct LoadReport: Sendable, Equatable {
     lines += missing.map { "  missing: \($0)" }
     lines += unused.map { "  unused: \($0)" }
     lines += misshaped.map { "  shape: \($0.name): expected \($0.expected), found \($0.found)" }
+    lines += mistyped.map { "  type: \($0.name): expected floating-point numbers, found \($0.found)" }
     return lines.joined(separator: "\n")
   }
 }
@@ -143,19 +154,23 @@ public final class CheckpointParameters: ParameterSource {
     let key = keyMap(name)
     asked.insert(key)
     guard let (key, found, tensor) = find(name) else {
-      if allowMissing.contains(where: { matches(name, pattern: $0) }) {
-        report.initialised.append(name)
-      } else {
+      guard allowMissing.contains(where: { matches(name, pattern: $0) }) else {
         report.missing.append(key)
+        return Tensor.zeros([])  // The model will not be used: spend neither time nor memory on it.
       }
+      report.initialised.append(name)
       return fresh.parameter(name, shape: shape, initializer: initializer)
     }
     guard found == shape else {
       report.misshaped.append(LoadReport.Misshaped(name: key, expected: shape, found: found))
       return Tensor.zeros([])
     }
+    guard tensor.dtype.isFloatingPoint else {
+      report.mistyped.append(LoadReport.Mistyped(name: key, found: tensor.dtype))
+      return Tensor.zeros([])
+    }
     report.loaded.append(key)
-    guard tensor.dtype.isFloatingPoint, tensor.dtype != .float32 else { return tensor }
+    if tensor.dtype == .float32 { return tensor }
     report.converted.append(key)
     return tensor.to(.float32)
   }
@@ -217,9 +232,10 @@ public func loadModel<Model>(
   do {
     model = try withError { try build(ParameterScope(source)) }
   } catch let error as TorchError {
-    // A mis-shaped tensor may have failed inside a layer: the report says more than LibTorch does.
+    // What stands for a tensor that does not fit may have failed inside a layer: the report says more than LibTorch does.
     let report = source.finish(ignoring: ignoring)
-    throw report.misshaped.isEmpty ? error : CheckpointError.mismatch(report)
+    let fits = report.missing.isEmpty && report.misshaped.isEmpty && report.mistyped.isEmpty
+    throw fits ? error : CheckpointError.mismatch(report)
   }
   let report = source.finish(ignoring: ignoring)
   guard report.isStrict else { throw CheckpointError.mismatch(report) }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Pipelines
+import Synchronization
 import Torch
 import Training
 
@@ -9,10 +10,13 @@ struct TrainCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "train", abstract: "Train an adapter as a recipe says.",
     discussion: """
+      The run folder gets config.yaml, metrics.jsonl, checkpoints/ and, at the end, adapter/. Interrupt once to stop with a
+      checkpoint, twice to stop at once.
+
       EXAMPLES:
-        qformer train Recipes/stamps-stage1.yaml --output runs/stamps-stage1
-        qformer train Recipes/photos-stage1.yaml --set paths.photos=flickr8k --output runs/photos-stage1
-        qformer train Recipes/photos-stage1.yaml --set paths.photos=flickr8k --output runs/photos-stage1 --resume
+        qformer train Recipes/stamps-stage1.yaml
+        qformer train Recipes/photos-stage1.yaml --set paths.photos=flickr8k
+        qformer train Recipes/photos-stage1.yaml --set paths.photos=flickr8k --resume
       """)
 
   @Argument(help: "The recipe, a YAML file.")
@@ -27,22 +31,36 @@ struct TrainCommand: ParsableCommand {
   @Flag(help: "Go on from the newest checkpoint in the run folder.")
   var resume = false
 
-  @Option(help: "Threads for the operators. Default: all cores.")
-  var threads: Int?
+  @OptionGroup var common: CommonOptions
 
   func run() throws {
+    try common.apply()
     let file = URL(fileURLWithPath: recipe)
     let recipe = try Recipe(contentsOf: file, settings: settings)
     let output = URL(fileURLWithPath: output ?? "runs/\(file.deletingPathExtension().lastPathComponent)")
-    if let threads { TorchRuntime.threads = threads }
     TorchRuntime.tuneAllocator()
-    let adapter =
-      switch recipe.objective {
-      case .imageText:
-        try ImageTextTraining.run(recipe, output: output, resumes: resume, showsProgress: isatty(2) == 1)
-      case .imageLanguage:
-        try ImageLanguageTraining.run(recipe, output: output, resumes: resume, showsProgress: isatty(2) == 1)
-      }
-    if let adapter { print(adapter.path) }
+    Interruption.listen()
+    let train = recipe.objective == .imageText ? ImageTextTraining.run : ImageLanguageTraining.run
+    let adapter = try train(recipe, output, resume, ModelStore(), common.showsProgress, { Interruption.isWanted })
+    guard let adapter else {
+      FileHandle.standardError.write(Data("stopped; go on with --resume\n".utf8))
+      return
+    }
+    if common.json { Output.json(["adapter": adapter.path]) } else { Output.line(adapter.path) }
   }
+}
+
+/// The interrupt key: once asks for a clean stop, twice ends the process.
+enum Interruption {
+  private static let count = Atomic<Int>(0)
+
+  /// Starts listening.
+  static func listen() {
+    signal(SIGINT) { _ in
+      if Interruption.count.add(1, ordering: .relaxed).newValue > 1 { _exit(130) }
+    }
+  }
+
+  /// Whether the key was pressed.
+  static var isWanted: Bool { count.load(ordering: .relaxed) > 0 }
 }

@@ -62,8 +62,17 @@ public struct ImageLanguageQFormer: Sendable {
   public func readImage(
     _ features: Tensor, keepsAttention: Bool = false, isTraining: Bool = false
   ) throws -> QFormerOutput {
+    try readEmbeds(imageEmbeds(features), keepsAttention: keepsAttention, isTraining: isTraining)
+  }
+
+  /// As ``readImage(_:keepsAttention:isTraining:)``, from features that ``imageEmbeds(_:)`` has gone over already.
+  ///
+  /// - Throws: ``QFormerError/wrongShape(what:expected:found:)``.
+  public func readEmbeds(
+    _ embeds: Tensor, keepsAttention: Bool = false, isTraining: Bool = false
+  ) throws -> QFormerOutput {
     try qformer.readImage(
-      qformer.imageKeyValues(imageEmbeds(features)), keepsAttention: keepsAttention, isTraining: isTraining)
+      qformer.imageKeyValues(embeds), keepsAttention: keepsAttention, isTraining: isTraining)
   }
 
   /// Hidden states of queries `[B, M, D]` as token embeddings of the language model, `[B, M, languageSize]`.

@@ -76,7 +76,8 @@ public enum Initializer: Sendable, Equatable {
 public protocol ParameterSource: AnyObject {
   /// The tensor for a name, of the shape asked for.
   ///
-  /// A source that has no such tensor, or one of another shape, takes note of it and returns any tensor of the shape.
+  /// A source that has no such tensor, or one of another shape, takes note of it and returns any tensor: the model is
+  /// then thrown away.
   func parameter(_ name: String, shape: [Int], initializer: Initializer) -> Tensor
   /// Whether the source can give this parameter, for parts that a model may do without.
   func has(_ name: String) -> Bool

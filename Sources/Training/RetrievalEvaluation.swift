@@ -12,6 +12,14 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
     public let imageToText: [Int: Double]
     /// Texts as queries: the text's own image is among the first k.
     public let textToImage: [Int: Double]
+
+    /// Recall at each k in percent, in one line.
+    public var summary: String {
+      func list(_ values: [Int: Double]) -> String {
+        values.sorted { $0.key < $1.key }.map { String(format: "%.1f", $0.value * 100) }.joined(separator: "/")
+      }
+      return "i2t \(list(imageToText)) t2i \(list(textToImage))"
+    }
   }
 
   /// With contrastive scores alone.
@@ -79,14 +87,8 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
 
   /// Recall in one line.
   public var summary: String {
-    [("ITC", contrastive), ("ITM", reranked)].compactMap { name, scores in
-      scores.map { scores in
-        func list(_ values: [Int: Double]) -> String {
-          values.sorted { $0.key < $1.key }.map { String(format: "%.1f", $0.value * 100) }.joined(separator: "/")
-        }
-        return "\(name) i2t \(list(scores.imageToText)) t2i \(list(scores.textToImage))"
-      }
-    }.joined(separator: " · ")
+    [("ITC", contrastive), ("ITM", reranked)].compactMap { name, recall in recall.map { "\(name) \($0.summary)" } }
+      .joined(separator: " · ")
   }
 }
 

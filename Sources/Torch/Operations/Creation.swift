@@ -39,6 +39,9 @@ extension Tensor {
     Ops.multinomial(.tensor(self), .int(count), false, .generator(generator))
   }
 
+  /// The identity matrix `[n, n]` in `float64`.
+  public static func identity(_ n: Int) -> Tensor { Ops.eye(.int(n), .dtype(.float64)) }
+
   /// A lower-triangular matrix of ones, `[n, n]`: row i sees columns 0 … i.
   public static func causal(_ n: Int) -> Tensor { Ops.tril(.tensor(ones([n, n]))) }
 

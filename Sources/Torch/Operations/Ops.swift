@@ -9,6 +9,7 @@ enum Ops {
 
   static let zeros = Operator("aten::zeros")
   static let full = Operator("aten::full")
+  static let eye = Operator("aten::eye")
   static let arange = Operator("aten::arange", "start_step")
   static let randn = Operator("aten::randn", "generator")
   static let rand = Operator("aten::rand", "generator")

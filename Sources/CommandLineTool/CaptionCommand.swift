@@ -1,0 +1,147 @@
+import ArgumentParser
+import Backbones
+import Foundation
+import Pipelines
+
+/// How text is generated, on the command line.
+struct TextOptions: ParsableArguments {
+  @Option(help: "The largest number of new tokens.")
+  var maxTokens = 30
+
+  @Option(help: "No end before this many new tokens.")
+  var minTokens = 1
+
+  @Option(help: "Beams; 1 for none.")
+  var beams = 1
+
+  @Option(help: "0 takes the likeliest token, more samples.")
+  var temperature = 0.0
+
+  @Option(help: "Sample among the likeliest tokens that hold this much probability.")
+  var topP = 1.0
+
+  @Option(help: "Above 1: tokens that are there already become less likely.")
+  var repetitionPenalty = 1.0
+
+  @Option(help: "Beams are ranked by log-probability over length to this power.")
+  var lengthPenalty = 1.0
+
+  @Flag(help: "Print the text while it is generated (one input).")
+  var stream = false
+
+  func options(seed: UInt64) -> GenerationOptions {
+    var options = GenerationOptions()
+    options.maxTokens = maxTokens
+    options.minTokens = min(minTokens, maxTokens)
+    options.beams = beams
+    options.temperature = temperature
+    options.topP = topP
+    options.repetitionPenalty = repetitionPenalty
+    options.lengthPenalty = lengthPenalty
+    options.seed = seed
+    return options
+  }
+}
+
+/// `qformer caption INPUT…`
+struct CaptionCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "caption", abstract: "Describe pictures.",
+    discussion: """
+      EXAMPLES:
+        qformer caption photo.jpg
+        qformer caption *.jpg --json
+        find . -name '*.png' | qformer caption - --beams 3
+      """)
+
+  @Argument(help: "Pictures; - reads a list of paths from standard input.")
+  var inputs: [String] = []
+
+  @Option(help: "Text that the caption continues.")
+  var prompt: String?
+
+  @Option(help: "Name or folder of the model.")
+  var model = "image-caption"
+
+  @OptionGroup var text: TextOptions
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    try common.apply()
+    try Describing(model: model, prompt: prompt, text: text, common: common).run(inputs)
+  }
+}
+
+/// `qformer ask INPUT QUESTION`
+struct AskCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "ask", abstract: "Answer a question about a picture.",
+    discussion: """
+      The question is put into the model's template. The default model has learnt to caption, not to answer: expect
+      captions from it.
+
+      EXAMPLES:
+        qformer ask photo.jpg "What is the dog doing?"
+      """)
+
+  @Argument(help: "A picture.")
+  var input: String
+
+  @Argument(help: "The question.")
+  var question: String
+
+  @Option(help: "Name or folder of the model.")
+  var model = "image-caption"
+
+  @OptionGroup var text: TextOptions
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    try common.apply()
+    try Describing(model: model, prompt: "Question: \(question) Answer:", text: text, common: common).run([input])
+  }
+}
+
+/// What `caption` and `ask` share: pictures in, lines out.
+struct Describing {
+  let model: String
+  let prompt: String?
+  let text: TextOptions
+  let common: CommonOptions
+
+  func run(_ arguments: [String]) throws {
+    var inputs = try Inputs(arguments)
+    let isSingle = inputs.paths.count == 1
+    let options = text.options(seed: common.seed)
+    // Inputs are looked at before a model is loaded: a mistyped path should not cost seconds.
+    var pipeline: ImageLanguagePipeline?
+    try inputs.forEach(batch: 8) { group in
+      let model = try pipeline ?? ImageLanguagePipeline(self.model)
+      pipeline = model
+      let start = Date()
+      var shown = ""
+      let answers = try model.describe(
+        group.map(\.image), prompt: prompt, options: options,
+        onText: text.stream && isSingle && !common.json
+          ? { _, soFar in
+            guard soFar.hasPrefix(shown) else { return }
+            FileHandle.standardOutput.write(Data(soFar.dropFirst(shown.count).utf8))
+            shown = soFar
+          } : nil)
+      let seconds = Date().timeIntervalSince(start) / Double(group.count)
+      for (item, answer) in zip(group, answers) {
+        if common.json {
+          Output.json([
+            "input": item.path, "text": answer.text, "token_ids": answer.tokenIDs, "seconds": seconds,
+            "tokens_per_second": Double(answer.tokenIDs.count) / max(seconds, 1e-9),
+          ])
+        } else if !shown.isEmpty {
+          Output.line("")
+        } else {
+          Output.line(isSingle ? answer.text : "\(item.path)\t\(Output.cell(answer.text))")
+        }
+      }
+    }
+    try inputs.finish()
+  }
+}

@@ -1,0 +1,60 @@
+import ArgumentParser
+import Foundation
+import Training
+
+/// `qformer evaluate RECIPE.yaml`
+struct EvaluateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "evaluate", abstract: "Measure an adapter on the validation sets of a recipe, beside baselines.",
+    discussion: """
+      An image-text adapter: retrieval both ways with ITC and with ITM re-ranking, beside ridge regression from the same
+      features. An image-language adapter: CIDEr-D and BLEU-4, beside the blind model and the nearest training picture.
+
+      EXAMPLES:
+        qformer evaluate Recipes/photos-stage1.yaml --set paths.photos=flickr8k --model image-match
+      """)
+
+  @Argument(help: "The recipe, a YAML file.")
+  var recipe: String
+
+  @Option(name: .customLong("set"), help: "Change a value of the recipe: key.path=value. May be repeated.")
+  var settings: [String] = []
+
+  @Option(help: "Name or folder of the adapter. Default: what the recipe's objective trains.")
+  var model: String?
+
+  @Option(help: "Use this split of every validation set.")
+  var split: String?
+
+  @Option(help: "Beams of captions.")
+  var beams = 1
+
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    try common.apply()
+    let recipe = try Recipe(contentsOf: URL(fileURLWithPath: recipe), settings: settings)
+    let model = model ?? (recipe.objective == .imageText ? "image-match" : "image-caption")
+    var options = TextOptions.parseOrDefault().options(seed: common.seed)
+    options.beams = beams
+    let evaluation = try AdapterEvaluation.run(
+      recipe, model: model, split: split, showsProgress: common.showsProgress, options: options)
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    if common.json || isatty(1) == 0 {
+      Output.line(String(decoding: try encoder.encode(evaluation), as: UTF8.self))
+    } else {
+      for result in evaluation.results {
+        Output.line("\(result.set) (\(result.images) pictures)")
+        if let retrieval = result.retrieval { Output.line("  \(retrieval.summary)") }
+        if let ridge = result.ridge { Output.line("  ridge \(ridge.summary)") }
+        if let captions = result.captions { Output.line("  \(captions.summary)") }
+      }
+    }
+  }
+}
+
+extension TextOptions {
+  /// The defaults.
+  static func parseOrDefault() -> TextOptions { (try? TextOptions.parse([])) ?? TextOptions() }
+}

@@ -1,0 +1,106 @@
+import ArgumentParser
+import Foundation
+import Media
+import Pipelines
+
+/// `qformer gallery INPUT… --output DIR`
+struct GalleryCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "gallery", abstract: "Write a page with captions, best matches and where the queries look.",
+    discussion: """
+      EXAMPLES:
+        qformer gallery *.jpg --output gallery
+        qformer gallery *.jpg --candidates sentences.txt --output gallery
+      """)
+
+  @Argument(help: "Pictures; - reads a list of paths from standard input.")
+  var inputs: [String] = []
+
+  @Option(help: "A text file with one candidate caption a line.")
+  var candidates: String?
+
+  @Option(help: "A JSON file {\"pictures\": [{\"file\", \"credit\", \"licence\"}]} with credits to print.")
+  var credits: String?
+
+  @Option(help: "The folder for index.html.")
+  var output = "gallery"
+
+  @Option(help: "Name or folder of the captioning model.")
+  var model = "image-caption"
+
+  @Option(help: "Name or folder of the matching model.")
+  var matchModel = "image-match"
+
+  @OptionGroup var text: TextOptions
+  @OptionGroup var common: CommonOptions
+
+  func run() throws {
+    try common.apply()
+    let candidates = try self.candidates.map(Self.lines) ?? []
+    let credits = try self.credits.map(Self.credits) ?? [:]
+    let caption = try ImageLanguagePipeline(model)
+    let match = candidates.isEmpty ? nil : try ImageTextPipeline(matchModel)
+    var inputs = try Inputs(self.inputs)
+    let width = min(inputs.paths.map { URL(fileURLWithPath: $0).lastPathComponent.count }.max() ?? 0, 30)
+    var entries: [Gallery.Entry] = []
+    try inputs.forEach(batch: 4) { group in
+      let images = group.map(\.image)
+      let features = try caption.encoder.features(images)
+      let answers = try caption.describe(
+        tokens: caption.languageTokens(features: features), options: text.options(seed: common.seed))
+      let attention = try caption.attention(features: features)
+      // Both adapters may read other features; the usual ones read the same.
+      let scores = try match.map { match in
+        try match.scores(
+          features: match.encoder.configuration == caption.encoder.configuration
+            ? features : match.encoder.features(images), texts: candidates)
+      }
+      for (index, item) in group.enumerated() {
+        let name = URL(fileURLWithPath: item.path).lastPathComponent
+        func best(_ value: (ImageTextPipeline.Score) -> Double?) -> (text: String, score: Double)? {
+          scores?[index].enumerated().compactMap { number, score in value(score).map { (candidates[number], $0) } }
+            .max { $0.1 < $1.1 }
+        }
+        let entry = Gallery.Entry(
+          name: name, caption: answers[index].text, contrastive: best(\.itc), matching: best(\.itm),
+          picture: try AttentionOverlay.scaled(item.image, limit: 320),
+          overlay: try AttentionOverlay.draw(item.image, weights: attention[index]), credit: credits[name])
+        entries.append(entry)
+        if common.json {
+          var line: [String: Any] = ["input": item.path, "text": entry.caption]
+          if let best = entry.contrastive { line["itc"] = ["text": best.text, "score": best.score] }
+          if let best = entry.matching { line["itm"] = ["text": best.text, "score": best.score] }
+          Output.json(line)
+        } else {
+          Output.line(name.padding(toLength: max(width, name.count), withPad: " ", startingAt: 0) + "  \(entry.caption)")
+        }
+      }
+    }
+    let page = try Gallery.write(entries, candidates: candidates.count, to: URL(fileURLWithPath: output))
+    if !common.json { Output.line("\nopen \(page.path)") }
+    try inputs.finish()
+  }
+
+  private static func lines(_ path: String) throws -> [String] {
+    guard let data = FileManager.default.contents(atPath: path) else {
+      throw CommandError.noInput("\(path): expected a text file, found none that can be read")
+    }
+    return String(decoding: data, as: UTF8.self).split(whereSeparator: \.isNewline).map(String.init)
+  }
+
+  private static func credits(_ path: String) throws -> [String: String] {
+    struct List: Decodable {
+      struct Picture: Decodable { let file: String, credit: String?, licence: String? }
+      let pictures: [Picture]
+    }
+    guard let data = FileManager.default.contents(atPath: path) else {
+      throw CommandError.noInput("\(path): expected a JSON file, found none that can be read")
+    }
+    guard let list = try? JSONDecoder().decode(List.self, from: data) else {
+      throw PipelineError.badInput("\(path): expected {\"pictures\": [{\"file\": …}]}")
+    }
+    return Dictionary(
+      list.pictures.map { ($0.file, [$0.credit, $0.licence].compactMap { $0 }.joined(separator: ", ")) },
+      uniquingKeysWith: { first, _ in first })
+  }
+}
