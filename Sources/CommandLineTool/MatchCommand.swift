@@ -2,8 +2,6 @@ import ArgumentParser
 import Foundation
 import Pipelines
 
-extension ImageTextPipeline.Head: ExpressibleByArgument {}
-
 /// `qformer match INPUT… --text T…`
 struct MatchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -22,8 +20,21 @@ struct MatchCommand: ParsableCommand {
   @Option(help: "A text. May be repeated.")
   var text: [String] = []
 
-  @Option(help: "Which scores: itc, itm or both.")
-  var head = ImageTextPipeline.Head.both
+  /// Which scores are printed.
+  enum Head: String, ExpressibleByArgument, CaseIterable {
+    case itc, itm, both
+
+    var scores: ImageTextPipeline.Head {
+      switch self {
+      case .itc: .itc
+      case .itm: .itm
+      case .both: .both
+      }
+    }
+  }
+
+  @Option(help: "Which scores.")
+  var head = Head.both
 
   @Option(help: "Name or folder of the model.")
   var model = "image-match"
@@ -42,7 +53,7 @@ struct MatchCommand: ParsableCommand {
     try inputs.forEach(batch: 8) { group in
       let model = try pipeline ?? ImageTextPipeline(self.model)
       pipeline = model
-      for (item, scores) in zip(group, try model.scores(group.map(\.image), texts: text, head: head)) {
+      for (item, scores) in zip(group, try model.scores(group.map(\.image), texts: text, head: head.scores)) {
         for (text, score) in zip(text, scores) {
           if common.json {
             var line: [String: Any] = ["input": item.path, "text": text]

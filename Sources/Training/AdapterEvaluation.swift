@@ -1,5 +1,5 @@
-import Backbones
-public import Foundation
+public import Backbones
+import Foundation
 public import Pipelines
 import Torch
 

@@ -165,6 +165,25 @@ import TorchNN
     }
   }
 
+  @Test func matchingOnAPartOfThePairs() throws {
+    let model = try adapter("shared").model
+    let batch = try Batch(rows: 2)
+    func matching(_ part: Double, _ seed: UInt64) throws -> Double? {
+      try withNoGrad {
+        try model.losses(
+          features: batch.features, ids: batch.ids, mask: batch.mask, generator: Generator(seed: seed),
+          matchingPart: part, computesGeneration: false
+        ).matching?.item
+      }
+    }
+    #expect(try matching(0, 0) == nil)
+    // Half of two is either row with its two negatives; their mean is the whole.
+    let halves = Set(try (0..<20).map { try #require(try matching(0.5, UInt64($0))) }).sorted()
+    try #require(halves.count == 2)
+    let whole = expected["shared.two.losses"].select(0, 1).item
+    #expect(abs((halves[0] + halves[1]) / 2 - whole) < 1e-5 * whole)
+  }
+
   @Test func oneImageOnlyHasNoNegatives() throws {
     let losses = try losses(
       adapter("shared").model, Batch(rows: 2), imageIDs: Tensor([Int64(5), Int64(5)]))
