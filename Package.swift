@@ -83,7 +83,8 @@ let package = Package(
       swiftSettings: settings),
 
     // Tests.
-    .target(name: "TestSupport", dependencies: ["Torch", "Checkpoints"], path: "Tests/TestSupport", swiftSettings: settings),
+    .target(
+      name: "TestSupport", dependencies: ["Torch", "Checkpoints"], path: "Tests/TestSupport", swiftSettings: settings),
     tests("Torch"),
     tests("TorchNN", ["Torch", "Checkpoints"]),
     tests("Checkpoints", ["Torch", "TorchNN"]),
@@ -94,7 +95,8 @@ let package = Package(
     tests("Pipelines", ["Torch", "TorchNN", "Checkpoints", "Media"]),
     tests("Evaluation"),
     tests("Training", ["Torch", "TorchNN", "Checkpoints", "Pipelines", "QFormer"]),
-    .testTarget(name: "CommandLineToolTests", dependencies: ["CommandLineTool", "TestSupport"], swiftSettings: settings),
+    .testTarget(
+      name: "CommandLineToolTests", dependencies: ["CommandLineTool", "TestSupport"], swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6],
   cxxLanguageStandard: .cxx20)

@@ -133,6 +133,7 @@ public final class CheckpointParameters: ParameterSource {
   /// A source over a checkpoint.
   ///
   /// - Parameters:
+  ///   - checkpoint: The file or folder of weights.
   ///   - keyMap: From the model's names to the file's.
   ///   - bases: Where to look, in order, for what the checkpoint lacks.
   ///   - allowMissing: Patterns (`*` stands for anything) of model names that are initialised afresh when absent.
@@ -216,9 +217,12 @@ func matches(_ name: String, pattern: String) -> Bool {
 /// Builds a model on the tensors of a checkpoint, strictly.
 ///
 /// - Parameters:
+///   - checkpoint: The file or folder of weights.
+///   - keyMap: From the model's names to the file's.
 ///   - bases: Where to look, in order, for what the checkpoint lacks.
 ///   - ignoring: Patterns of file keys that may stay unused.
 ///   - allowMissing: Patterns of model names that may be initialised afresh.
+///   - seed: For what is initialised afresh.
 ///   - build: Makes the model from the scope it is given.
 /// - Throws: ``CheckpointError/mismatch(_:)`` with every key that is missing, unused or of another shape, what `build`
 ///   throws, or ``TorchError``.

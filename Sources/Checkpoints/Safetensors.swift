@@ -167,7 +167,10 @@ public final class SafetensorsFile: Sendable {
 extension SafetensorsFile {
   /// Writes one tensor that is the concatenation of others along their first dimension, without joining them in memory.
   ///
-  /// - Parameter parts: At least one; all of one type and, but for the first dimension, one shape.
+  /// - Parameters:
+  ///   - name: The tensor's name.
+  ///   - parts: At least one; all of one type and, but for the first dimension, one shape.
+  ///   - url: The file to write.
   /// - Throws: ``CheckpointError/cannotWrite(file:reason:)``.
   public static func writeConcatenated(_ name: String, _ parts: [Tensor], to url: URL) throws {
     guard let first = parts.first, let type = dtypes.first(where: { $1 == first.dtype })?.key,

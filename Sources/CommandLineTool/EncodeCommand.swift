@@ -49,7 +49,8 @@ struct EncodeCommand: ParsableCommand {
     var parts: [[(name: String, tensor: Tensor)]] = []
     var inputs: Inputs?
     if let features {
-      parts = [try adapter.encode(embeds: Checkpoint(contentsOf: URL(fileURLWithPath: features)).tensor("image_embeds"))]
+      let given = try Checkpoint(contentsOf: URL(fileURLWithPath: features)).tensor("image_embeds")
+      parts = [try adapter.encode(embeds: given)]
     } else {
       var list = try Inputs(self.inputs)
       try list.forEach(batch: 8) { parts.append(try adapter.encode($0.map(\.image))) }
@@ -63,7 +64,11 @@ struct EncodeCommand: ParsableCommand {
       }
       try SafetensorsFile.write(tensors, to: URL(fileURLWithPath: output))
       for (name, tensor) in tensors {
-        if common.json { Output.json(["name": name, "shape": tensor.shape]) } else { Output.line("\(name)\t\(tensor.shape)") }
+        if common.json {
+          Output.json(["name": name, "shape": tensor.shape])
+        } else {
+          Output.line("\(name)\t\(tensor.shape)")
+        }
       }
     }
     try inputs?.finish()

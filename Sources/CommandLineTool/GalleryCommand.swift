@@ -72,7 +72,8 @@ struct GalleryCommand: ParsableCommand {
           if let best = entry.matching { line["itm"] = ["text": best.text, "score": best.score] }
           Output.json(line)
         } else {
-          Output.line(name.padding(toLength: max(width, name.count), withPad: " ", startingAt: 0) + "  \(entry.caption)")
+          let padded = name.padding(toLength: max(width, name.count), withPad: " ", startingAt: 0)
+          Output.line("\(padded)  \(entry.caption)")
         }
       }
     }

@@ -44,7 +44,8 @@ struct InspectCommand: ParsableCommand {
       let data = try JSONEncoder().encode(configuration)
       var line = try JSONSerialization.jsonObject(with: data) as? [String: Any] ?? [:]
       line["parameters"] = ["adapter": count(checkpoint)]
-      line["frozen"] = Dictionary(frozen.compactMap { item in item.count.map { (item.name, $0) } }) { first, _ in first }
+      line["frozen"] = Dictionary(frozen.compactMap { item in item.count.map { (item.name, $0) } }) { first, _ in first
+      }
       line["tokens"] = ["read": imageTokens, "written": qformer.queries]
       line["multiply_accumulates"] = cost
       line["tensors"] = Dictionary(uniqueKeysWithValues: checkpoint.names.map { ($0, checkpoint.shape($0) ?? []) })

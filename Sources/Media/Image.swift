@@ -43,7 +43,10 @@ public struct Image: Sendable, Equatable {
 
   /// A picture of given pixels.
   ///
-  /// - Parameter pixels: `height * width * 3` bytes.
+  /// - Parameters:
+  ///   - width: In pixels.
+  ///   - height: In pixels.
+  ///   - pixels: `height * width * 3` bytes.
   /// - Throws: ``MediaError/invalidSize(expected:found:)`` when a side is below 1 or the count does not fit.
   public init(width: Int, height: Int, pixels: [UInt8]) throws {
     try Image.check(width: width, height: height, count: pixels.count)
@@ -79,6 +82,7 @@ public struct Image: Sendable, Equatable {
   /// - Parameters:
   ///   - data: a whole file.
   ///   - name: what errors call it.
+  ///   - limits: The largest picture and file that are read.
   /// - Throws: ``MediaError`` as for files.
   public init(data: Data, name: String, limits: ImageLimits = .default) throws {
     guard data.count <= limits.maxFileBytes else {
@@ -132,8 +136,8 @@ public struct Image: Sendable, Equatable {
   /// resampler of our own.
   ///
   /// - Parameters:
-  ///   - width: pixels, at least 1.
-  ///   - height: pixels, at least 1.
+  ///   - newWidth: pixels, at least 1.
+  ///   - newHeight: pixels, at least 1.
   /// - Throws: ``MediaError/invalidSize(expected:found:)`` for sides below 1 or a result of more pixels than
   ///   ``ImageLimits/default`` allows.
   public func resized(width newWidth: Int, height newHeight: Int) throws -> Image {

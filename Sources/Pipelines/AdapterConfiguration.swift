@@ -84,7 +84,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   }
 
   /// An adapter between an image encoder and a language model.
-  public init(imageLanguage: ImageLanguageConfiguration, encoder: Encoder = Encoder(), language: Language = Language()) {
+  public init(imageLanguage: ImageLanguageConfiguration, encoder: Encoder = Encoder(), language: Language = Language())
+  {
     kind = .imageLanguage
     self.encoder = encoder
     self.language = language
@@ -120,7 +121,9 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   }
 
   private static func words(_ error: DecodingError) -> String {
-    func path(_ context: DecodingError.Context) -> String { context.codingPath.map(\.stringValue).joined(separator: ".") }
+    func path(_ context: DecodingError.Context) -> String {
+      context.codingPath.map(\.stringValue).joined(separator: ".")
+    }
     return switch error {
     case .keyNotFound(let key, let context): "\(path(context)).\(key.stringValue) is missing"
     case .typeMismatch(let type, let context): "\(path(context)): expected \(type)"

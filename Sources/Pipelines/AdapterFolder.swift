@@ -7,6 +7,7 @@ public enum AdapterFolder {
   /// Writes an adapter, weights in `float16`.
   ///
   /// - Parameters:
+  ///   - configuration: What is written to `config.json`.
   ///   - tensors: Names and weights; those that belong to a frozen model are left out.
   ///   - folder: Made when it does not exist; files in it are replaced one by one, each at once.
   /// - Throws: `CheckpointError.cannotWrite`.

@@ -91,7 +91,8 @@ public struct Gallery {
     }
     func row(_ name: String, _ best: (text: String, score: Double)?) -> String {
       guard let best else { return "" }
-      return "<dt>\(name)</dt><dd>\(escaped(best.text))</dd><dd class=\"score\">\(String(format: "%.2f", best.score))</dd>"
+      let score = String(format: "%.2f", best.score)
+      return "<dt>\(name)</dt><dd>\(escaped(best.text))</dd><dd class=\"score\">\(score)</dd>"
     }
     return """
       <article>

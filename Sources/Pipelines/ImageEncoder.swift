@@ -42,7 +42,9 @@ public struct ImageEncoder: Sendable {
 
   /// Features `[B, N, Dv]` of images of any size.
   ///
-  /// - Parameter flipped: Whether to mirror the images left to right, as augmentation.
+  /// - Parameters:
+  ///   - images: Any number of images.
+  ///   - flipped: Whether to mirror the images left to right, as augmentation.
   /// - Throws: `MediaError` for an image that cannot be resized, `TorchError`.
   public func features(_ images: [Image], flipped: Bool = false) throws -> Tensor {
     try withError {

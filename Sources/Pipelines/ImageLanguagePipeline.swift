@@ -23,9 +23,12 @@ public struct LanguageModel: Sendable {
     model = try Llama.load(folder: folder)
     tokenizer = try Tokenizer(contentsOf: folder)
     endIDs = model.configuration.endIDs
-    struct Special: Decodable { let bos_token_id: Int? }
+    struct Special: Decodable {
+      let beginID: Int?
+      enum CodingKeys: String, CodingKey { case beginID = "bos_token_id" }
+    }
     let special = try readConfiguration(Special.self, folder: folder)
-    guard let begin = special.bos_token_id, (0..<model.vocabularySize).contains(begin) else {
+    guard let begin = special.beginID, (0..<model.vocabularySize).contains(begin) else {
       throw PipelineError.badConfiguration(
         file: folder.appendingPathComponent("config.json").path, reason: "expected bos_token_id within the vocabulary")
     }
@@ -62,7 +65,9 @@ public final class ImageLanguagePipeline: Sendable {
 
   /// Loads an adapter folder and the frozen models that its configuration names.
   ///
-  /// - Parameter model: A name such as `image-caption`, or a folder.
+  /// - Parameters:
+  ///   - model: A name such as `image-caption`, or a folder.
+  ///   - store: Where models lie.
   /// - Throws: ``PipelineError`` when something is not there or is of another kind, `CheckpointError` when weights do
   ///   not fit.
   public init(_ model: String = "image-caption", store: ModelStore = ModelStore()) throws {

@@ -39,7 +39,9 @@ public final class ImageTextPipeline: Sendable {
 
   /// Loads an adapter folder and the frozen models that its configuration names.
   ///
-  /// - Parameter model: A name such as `image-match`, or a folder.
+  /// - Parameters:
+  ///   - model: A name such as `image-match`, or a folder.
+  ///   - store: Where models lie.
   /// - Throws: ``PipelineError`` when something is not there or is of another kind, `CheckpointError` when weights do
   ///   not fit.
   public init(_ model: String = "image-match", store: ModelStore = ModelStore()) throws {

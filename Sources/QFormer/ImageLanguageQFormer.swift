@@ -57,7 +57,10 @@ public struct ImageLanguageQFormer: Sendable {
 
   /// Hidden states of the queries, and cross-attention weights where asked for.
   ///
-  /// - Parameter features: Encoder features `[B, N, Dv]`.
+  /// - Parameters:
+  ///   - features: Encoder features `[B, N, Dv]`.
+  ///   - keepsAttention: Whether to return cross-attention weights.
+  ///   - isTraining: Whether dropout is on.
   /// - Throws: ``QFormerError/wrongShape(what:expected:found:)``.
   public func readImage(
     _ features: Tensor, keepsAttention: Bool = false, isTraining: Bool = false

@@ -239,6 +239,7 @@ public struct QFormer: Sendable {
   ///   - image: From ``imageKeyValues(_:)``.
   ///   - keepsKeyValues: Whether to return self-attention keys and values, for ``causalText(_:mask:queries:isTraining:)``.
   ///   - keepsAttention: Whether to return cross-attention weights.
+  ///   - isTraining: Whether dropout is on.
   /// - Returns: Hidden states `[B, M, D]`.
   public func readImage(
     _ image: ImageKeyValues, keepsKeyValues: Bool = false, keepsAttention: Bool = false, isTraining: Bool = false
@@ -255,6 +256,7 @@ public struct QFormer: Sendable {
   /// - Parameters:
   ///   - ids: `int64 [B, L]`.
   ///   - mask: `[B, L]`, 1 for text and 0 for padding.
+  ///   - isTraining: Whether dropout is on.
   /// - Returns: Hidden states `[B, L, D]`.
   /// - Throws: ``QFormerError/missingPart(_:)`` when the adapter reads no text, or ``QFormerError`` for a wrong shape.
   public func readText(_ ids: Tensor, mask: Tensor, isTraining: Bool = false) throws -> Tensor {
@@ -288,6 +290,7 @@ public struct QFormer: Sendable {
   ///   - ids: `int64 [B, L]`, the first one ``decoderTokenID``.
   ///   - mask: `[B, L]`, 1 for text and 0 for padding at the end.
   ///   - queries: ``QFormerOutput/selfKeyValues`` of the query pass.
+  ///   - isTraining: Whether dropout is on.
   /// - Returns: Hidden states `[B, L, D]`.
   /// - Throws: as ``readText(_:mask:isTraining:)``.
   public func causalText(_ ids: Tensor, mask: Tensor, queries: [KeyValue], isTraining: Bool = false) throws -> Tensor {

@@ -71,7 +71,9 @@ public struct Operator: @unchecked Sendable {
 
   /// Calls the operator and returns all its results, lists flattened. None after a failure.
   ///
-  /// - Parameter capacity: The largest number of results to make room for.
+  /// - Parameters:
+  ///   - arguments: In the schema's order.
+  ///   - capacity: The largest number of results to make room for.
   public func results(_ arguments: [OperatorArgument], capacity: Int) -> [Tensor] {
     if let missing {
       ErrorBox.record(missing)

@@ -42,6 +42,8 @@ public final class Tensor: @unchecked Sendable {
   ///
   /// - Parameters:
   ///   - memory: The first element, aligned for the type; at least `shape`'s product × the type's bytes.
+  ///   - shape: The sizes.
+  ///   - dtype: The element type.
   ///   - owner: What keeps the memory valid, a memory-mapped file for instance.
   public convenience init(borrowing memory: UnsafeRawPointer, shape: [Int], dtype: DType, owner: AnyObject) {
     var out = ct_tensor(ctx: nil)

@@ -27,8 +27,12 @@ public struct AdapterEvaluation: Codable, Sendable {
   /// Evaluates an adapter.
   ///
   /// - Parameters:
+  ///   - recipe: What to do.
   ///   - model: A name or a folder.
   ///   - split: Replaces the split of every validation source.
+  ///   - store: Where models lie.
+  ///   - showsProgress: Whether a progress line is printed.
+  ///   - options: How text is generated.
   /// - Throws: ``TrainingError``, `PipelineError`, `CheckpointError`, `DataError`.
   public static func run(
     _ recipe: Recipe, model: String, split: String?, store: ModelStore = ModelStore(), showsProgress: Bool,

@@ -108,7 +108,8 @@ public struct CaptionEvaluation: Codable, Sendable, Equatable {
     func words(_ name: String, _ scores: Scores) -> String {
       String(format: "%@ CIDEr-D %.1f BLEU-4 %.1f", name as NSString, scores.ciderD, scores.bleu4)
     }
-    return ([words("model", Scores(ciderD: ciderD, bleu4: bleu4))] + [blind.map { words("blind", $0) }]
+    return
+      ([words("model", Scores(ciderD: ciderD, bleu4: bleu4))] + [blind.map { words("blind", $0) }]
       + [nearest.map { words("nearest", $0) }]).compactMap { $0 }.joined(separator: " · ")
   }
 }

@@ -26,14 +26,17 @@ public final class FeatureCache {
   /// - Parameters:
   ///   - images: The data set.
   ///   - views: 1, or 2 with mirrored images.
+  ///   - configuration: The encoder and its image size.
   ///   - folder: Where files lie; the name follows from the encoder and the data set.
+  ///   - showsProgress: Whether a progress line is printed.
   ///   - encoder: Called only when something is missing.
   /// - Throws: What reading an image or encoding it throws; `CheckpointError` for the file.
   public static func open(
     _ images: CaptionedImages, views: Int, configuration: AdapterConfiguration.Encoder, folder: URL,
     showsProgress: Bool, encoder: () throws -> ImageEncoder
   ) throws -> FeatureCache {
-    let key = "\(configuration.model)|\(configuration.block ?? -1)|\(configuration.imageSize)|\(views)|\(fingerprint(images))"
+    let encoding = "\(configuration.model)|\(configuration.block ?? -1)|\(configuration.imageSize)|\(views)"
+    let key = "\(encoding)|\(fingerprint(images))"
     let file = folder.appendingPathComponent("\(hash(key)).safetensors")
     if !FileManager.default.fileExists(atPath: file.path) {
       try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -51,7 +54,9 @@ public final class FeatureCache {
 
   /// Features `[rows, N, Dv]` in `float32`.
   ///
-  /// - Parameter mirrored: For each row whether to take the mirrored view, where there is one.
+  /// - Parameters:
+  ///   - rows: Numbers of images.
+  ///   - mirrored: For each row whether to take the mirrored view, where there is one.
   public func batch(_ rows: [Int], mirrored: [Bool] = []) -> Tensor {
     let indices = rows.enumerated().map { index, row in
       row * views + (views > 1 && mirrored.indices.contains(index) && mirrored[index] ? 1 : 0)

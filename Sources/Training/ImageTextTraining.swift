@@ -16,8 +16,11 @@ public enum ImageTextTraining {
   /// Trains and writes the adapter to `RUN/adapter`.
   ///
   /// - Parameters:
+  ///   - recipe: What to do.
   ///   - output: The run folder.
   ///   - resumes: Whether to go on from the newest checkpoint in it.
+  ///   - store: Where models lie.
+  ///   - showsProgress: Whether a progress line is printed.
   ///   - shouldStop: Asked after every step; a checkpoint is written before stopping.
   /// - Returns: The adapter's folder, or nil when stopped early.
   /// - Throws: ``TrainingError``, `PipelineError`, `CheckpointError`, what reading data throws.

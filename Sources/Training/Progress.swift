@@ -11,7 +11,10 @@ public final class Progress {
 
   /// A line for `total` steps.
   ///
-  /// - Parameter isOn: Whether anything is printed; usually whether standard error is a terminal.
+  /// - Parameters:
+  ///   - label: What is going on.
+  ///   - total: All steps.
+  ///   - isOn: Whether anything is printed; usually whether standard error is a terminal.
   public init(_ label: String, total: Int, isOn: Bool) {
     self.label = label
     self.total = max(total, 1)

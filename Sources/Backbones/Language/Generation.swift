@@ -97,6 +97,7 @@ extension CausalLanguageModel {
   ///
   /// - Parameters:
   ///   - prompts: At least one token each; padded on the left together.
+  ///   - options: How text is generated.
   ///   - onToken: Row and id of every new token as it comes; with beams, at the end. Throwing ends the generation.
   /// - Returns: The new tokens of each row, the end token included when it was reached.
   /// - Throws: ``GenerationError``, `TorchError`, `CancellationError`, or what `onToken` throws.
@@ -123,6 +124,7 @@ extension CausalLanguageModel {
   /// - Parameters:
   ///   - inputsEmbeds: `[B, L, D]`, padded on the left.
   ///   - attentionMask: `[B, L]`, 1 for tokens and 0 for padding; none when nothing is padded.
+  ///   - options: How text is generated.
   ///   - history: For each row, the ids that the repetition penalty counts beside the new ones.
   ///   - onToken: Row and id of every new token as it comes; with beams, at the end. Throwing ends the generation.
   /// - Returns: The new tokens of each row, the end token included when it was reached.

@@ -25,6 +25,7 @@ public final class KVCache {
   /// Writes the newest tokens of one layer and gives back all of them.
   ///
   /// - Parameters:
+  ///   - layer: The number of the layer, from 0.
   ///   - key: `[B, H_kv, L, d]`, for the L tokens announced by ``attentionPlan(batch:length:mask:cache:)``.
   ///   - value: The same shape.
   /// - Returns: Keys and values `[B, H_kv, S, d]`, views of the cache.
@@ -101,6 +102,8 @@ public struct AttentionPlan {
 ///
 /// Padding on the right costs nothing without a cache: tokens never see what comes after them.
 /// - Parameters:
+///   - batch: B, the number of rows.
+///   - length: L, the number of new tokens.
 ///   - mask: `[B, L]` of any type, 1 for tokens and 0 for padding on either side.
 ///   - cache: What was seen before.
 /// - Returns: None after a failure: a mask of another shape, or a cache of another batch.

@@ -28,6 +28,7 @@ public enum Contrastive {
   ///   - similarity: `[B, B]`; row i and column i belong together.
   ///   - temperature: Similarities are divided by it.
   ///   - imageIDs: `int64 [B]` where images may repeat; else every pair is an image of its own.
+  ///   - labelSmoothing: The weight of the uniform distribution.
   public static func loss(
     similarity: Tensor, temperature: Tensor, imageIDs: Tensor? = nil, labelSmoothing: Double = 0.1
   ) -> Tensor {

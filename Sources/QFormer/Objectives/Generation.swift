@@ -20,6 +20,7 @@ public enum Generation {
   /// - Parameters:
   ///   - logits: `[B, L, vocabulary]`.
   ///   - targets: `int64 [B, L]`.
+  ///   - labelSmoothing: The weight of the uniform distribution.
   public static func loss(logits: Tensor, targets: Tensor, labelSmoothing: Double = 0.1) -> Tensor {
     logits.reshaped(-1, logits.size(-1))
       .crossEntropy(targets.reshaped(-1), labelSmoothing: labelSmoothing, ignoreIndex: ignored)

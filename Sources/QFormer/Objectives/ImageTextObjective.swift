@@ -27,6 +27,9 @@ extension ImageTextQFormer {
   ///   - generator: Draws the negatives.
   ///   - matchingPart: The part of the pairs that the matching loss is computed on, drawn anew; 0 for none. BLIP-2 takes
   ///     all; a part costs that much less.
+  ///   - computesGeneration: Whether the generation loss is computed.
+  ///   - labelSmoothing: The weight of the uniform distribution.
+  ///   - isTraining: Whether dropout is on.
   /// - Throws: ``QFormerError`` for wrong shapes or a missing head.
   public func losses(
     features: Tensor, ids: Tensor, mask: Tensor, imageIDs: Tensor? = nil, generator: Generator,
@@ -43,8 +46,8 @@ extension ImageTextQFormer {
       contrastive: contrastive,
       matching: matchingPart > 0
         ? try matchingLoss(
-          image, ids, mask, scores: similarity / temperature, imageIDs: imageIDs, part: matchingPart, generator: generator,
-          isTraining: isTraining) : nil,
+          image, ids, mask, scores: similarity / temperature, imageIDs: imageIDs, part: matchingPart,
+          generator: generator, isTraining: isTraining) : nil,
       generation: computesGeneration
         ? try generationLoss(
           ids, mask, queries: seen.selfKeyValues, labelSmoothing: labelSmoothing, isTraining: isTraining) : nil)
@@ -68,7 +71,8 @@ extension ImageTextQFormer {
       ? Tensor.ones([1, batch]).multinomial(count, generator: generator).reshaped(-1) : Tensor.arange(batch)
     let texts = Tensor.cat([own, own, negativeTexts.indexSelect(0, own)], 0)
     let pairs = try qformer.readImageAndText(
-      image.select(.cat([own, negativeImages.indexSelect(0, own), own], 0)), ids.indexSelect(0, texts), mask: mask.indexSelect(0, texts),
+      image.select(.cat([own, negativeImages.indexSelect(0, own), own], 0)), ids.indexSelect(0, texts),
+      mask: mask.indexSelect(0, texts),
       isTraining: isTraining)
     return Matching.loss(logits: matchingLogits(pairs.hidden), positives: count)
   }

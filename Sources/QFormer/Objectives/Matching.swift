@@ -7,6 +7,7 @@ public enum Matching {
   /// - Parameters:
   ///   - scores: `[B, B]` similarities after division by the temperature.
   ///   - ids: `int64 [B]`, equal for pairs of one image; else only the diagonal belongs together.
+  ///   - generator: The source of random numbers.
   /// - Returns: `int64 [B]`, or nil when some row has no negative at all.
   public static func hardNegatives(scores: Tensor, ids: Tensor? = nil, generator: Generator) -> Tensor? {
     withNoGrad {

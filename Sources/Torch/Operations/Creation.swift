@@ -34,6 +34,7 @@ extension Tensor {
   ///
   /// - Parameters:
   ///   - count: Draws from each row, without replacement.
+  ///   - generator: The source of random numbers; ``Generator/default`` when left out.
   /// - Returns: `int64`, `[rows, count]` for weights `[rows, columns]`.
   public func multinomial(_ count: Int, generator: Generator? = nil) -> Tensor {
     Ops.multinomial(.tensor(self), .int(count), false, .generator(generator))

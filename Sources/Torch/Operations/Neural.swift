@@ -89,6 +89,15 @@ extension Tensor {
 ///
 /// - Parameters:
 ///   - parameters: The weights; gradients, moments and step counters (`float32 []`) in the same order.
+///   - gradients: One for each parameter.
+///   - firstMoments: Running means of gradients, updated.
+///   - secondMoments: Running means of squared gradients, updated.
+///   - steps: Step counters `float32 []`, counted up by the caller.
+///   - learningRate: Of this step.
+///   - beta1: Decay of the first moment.
+///   - beta2: Decay of the second moment.
+///   - weightDecay: Decoupled weight decay.
+///   - eps: Added to the denominator.
 public func fusedAdamW(
   _ parameters: [Tensor], gradients: [Tensor], firstMoments: [Tensor], secondMoments: [Tensor], steps: [Tensor],
   learningRate: Double, beta1: Double, beta2: Double, weightDecay: Double, eps: Double
