@@ -47,7 +47,9 @@ public enum ImageLanguageTraining {
           + language.endIDs.prefix(1)
       }
     }
-    let plan = try EpochPlan(lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize, seed: recipe.seed)
+    let plan = try EpochPlan(
+      lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize,
+      captionsPerImage: recipe.imageLanguage.captionsPerImage, seed: recipe.seed)
     let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
     let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
     var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
@@ -66,7 +68,8 @@ public enum ImageLanguageTraining {
         var features = data.train.features.batch(batch.map(\.row), mirrored: batch.map(\.mirrored))
         features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
         let loss = try loss(
-          model, language, features: features, captions: batch.map { captions[$0.row][$0.caption] }, isTraining: true)
+          model, language, features: features,
+          captions: batch.map { item in item.captions.map { captions[item.row][$0] } }, isTraining: true)
         loss.backward()
         let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
         guard norm.isFinite else {
@@ -114,21 +117,17 @@ public enum ImageLanguageTraining {
 
   /// The mean next-token loss of caption and end token (BLIP-2, section 3.3).
   ///
-  /// - Parameter captions: Token numbers of each row, the end token included.
-  private static func loss(
-    _ model: ImageLanguageQFormer, _ language: LanguageModel, features: Tensor, captions: [[Int]], isTraining: Bool
+  /// - Parameter captions: For each image its captions as token numbers, the end token included.
+  static func loss(
+    _ model: ImageLanguageQFormer, _ language: LanguageModel, features: Tensor, captions: [[[Int]]], isTraining: Bool
   ) throws -> Tensor {
     let tokens = model.languageTokens(try model.readImage(features, isTraining: isTraining).hidden)
-    let text = TextEncoder.pad(captions)
-    let input = TextEncoder.pad(captions.map { [language.beginID] + $0.dropLast() })
-    let embeds = Tensor.cat([tokens, language.model.embed(input.ids)], 1)
-    // Padding comes last and is not scored, so causality alone keeps it apart.
-    let hidden = language.model.forward(inputsEmbeds: embeds).slice(1, tokens.size(1))
+    let texts = SharedPrefix(texts: captions, prefix: tokens.size(1), begin: language.beginID)
+    let embeds = Tensor.cat([tokens, language.model.embed(texts.ids)], 1)
+    let hidden = language.model.forward(inputsEmbeds: embeds, plan: texts.plan).slice(1, tokens.size(1))
     // Logits only where a token is scored: the head is a fifth of the model's work.
-    let scored = text.mask.reshaped(-1).values(as: Int.self).enumerated().compactMap { $1 == 1 ? $0 : nil }
-    let rows = Tensor(scored)
-    let logits = language.model.head(hidden.reshaped(-1, hidden.size(2)).indexSelect(0, rows))
-    return logits.crossEntropy(text.ids.reshaped(-1).indexSelect(0, rows))
+    let logits = language.model.head(hidden.reshaped(-1, hidden.size(2)).indexSelect(0, texts.scored))
+    return logits.crossEntropy(texts.targets)
   }
 
   /// Losses with the right images and with those of the next rows: their difference tells whether the model looks.
@@ -146,7 +145,7 @@ public enum ImageLanguageTraining {
           try batches.reduce(0.0) { sum, rows in
             let features = set.features.batch(rows.map { ($0 + shift) % set.features.count })
             let value = try loss(
-              model, language, features: features, captions: rows.map { Array(captions[$0]) }, isTraining: false)
+              model, language, features: features, captions: rows.map { [Array(captions[$0])] }, isTraining: false)
             return sum + value.item
           }
         }

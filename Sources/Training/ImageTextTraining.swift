@@ -50,7 +50,8 @@ public enum ImageTextTraining {
 
     let captions = data.train.captions.map { $0.map(texts.ids) }
     let plan = try EpochPlan(
-      lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize, seed: recipe.seed)
+      lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize,
+      captionsPerImage: recipe.imageText.captionsPerImage, seed: recipe.seed)
     let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
     let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
     var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
@@ -59,14 +60,15 @@ public enum ImageTextTraining {
 
     while step < totalSteps {
       let batch = try plan.batch(step: step)
-      let text = TextEncoder.pad(batch.map { captions[$0.row][$0.caption] })
+      let text = TextEncoder.pad(batch.flatMap { item in item.captions.map { captions[item.row][$0] } })
+      let imageOfText = batch.enumerated().flatMap { index, item in item.captions.map { _ in index } }
       let rate = schedule(step)
       try withError {
         var features = data.train.features.batch(batch.map(\.row), mirrored: batch.map(\.mirrored))
         features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
         let losses = try model.losses(
-          features: features, ids: text.ids, mask: text.mask, generator: generator,
-          matchingPart: recipe.imageText.matchingPart, computesGeneration: recipe.imageText.generation,
+          features: features, ids: text.ids, mask: text.mask, imageOfText: imageOfText, generator: generator,
+          matchingPart: recipe.imageText.matchingPart, generationPart: recipe.imageText.generationPart,
           labelSmoothing: recipe.imageText.labelSmoothing)
         losses.total.backward()
         let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
@@ -99,7 +101,8 @@ public enum ImageTextTraining {
       if step == totalSteps || recipe.validateEvery > 0 && step % recipe.validateEvery == 0 {
         for set in data.validation {
           let scores = try RetrievalEvaluation.run(
-            model, features: set.features, captions: set.captions, texts: texts, rerank: recipe.imageText.rerank)
+            model, features: set.features, captions: set.captions, texts: texts,
+            rerank: step == totalSteps ? recipe.imageText.rerank : 0)
           try folder.log(["step": step, "validation": set.name].merging(scores.metrics) { $1 })
           progress.note("step \(step) \(set.name): \(scores.summary)")
         }

@@ -79,15 +79,17 @@ public struct Recipe: Codable, Sendable, Equatable {
   public struct ImageText: Codable, Sendable, Equatable {
     /// The part of a batch's pairs that the matching loss is computed on, 0 … 1.
     public var matchingPart = 1.0
-    /// Whether the generation loss is computed.
-    public var generation = true
+    /// The part of a batch's pairs that the generation loss is computed on, 0 … 1.
+    public var generationPart = 1.0
+    /// Captions of an image in a batch; they share the image's pass.
+    public var captionsPerImage = 1
     /// Label smoothing of the contrastive and the generation loss.
     public var labelSmoothing = 0.1
     /// The temperature at the start.
     public var temperature = 0.07
     /// The temperature is kept at or above this.
     public var minimumTemperature = 0.01
-    /// How many candidates of contrastive retrieval are re-ranked by matching in validation.
+    /// How many candidates of contrastive retrieval are re-ranked by matching in the last validation.
     public var rerank = 16
   }
 
@@ -95,6 +97,8 @@ public struct Recipe: Codable, Sendable, Equatable {
   public struct ImageLanguage: Codable, Sendable, Equatable {
     /// Standard deviation of language tokens at the start, that of the language model's word embeddings.
     public var tokenScale = 0.136
+    /// Captions of an image that a step learns from; they share the image's tokens, which costs less than a row each.
+    public var captionsPerImage = 1
     /// Longer captions are cut to so many tokens of the language model.
     public var maximumTokens = 32
     /// How many validation images are captioned at intervals.
@@ -121,7 +125,7 @@ public struct Recipe: Codable, Sendable, Equatable {
   public var train: [DataSource] = []
   /// Validation data; the first one's numbers are the run's.
   public var validation: [DataSource] = []
-  /// Pairs in a batch.
+  /// Images in a batch.
   public var batchSize = 64
   /// Passes over all training images, one caption of each a pass.
   public var epochs = 4.0
@@ -235,7 +239,16 @@ public struct Recipe: Codable, Sendable, Equatable {
     try require((1...65_536).contains(batchSize), "batchSize is \(batchSize), expected 1 … 65536")
     try require(epochs > 0 && epochs <= 10_000, "epochs is \(epochs), expected 0 < epochs ≤ 10000")
     try require(patchPart > 0 && patchPart <= 1, "patchPart is \(patchPart), expected 0 < part ≤ 1")
-    try require((0...1).contains(imageText.matchingPart), "imageText.matchingPart is \(imageText.matchingPart)")
+    for (name, part) in [
+      ("matchingPart", imageText.matchingPart), ("generationPart", imageText.generationPart),
+    ] {
+      try require((0...1).contains(part), "imageText.\(name) is \(part), expected 0 … 1")
+    }
+    for (name, count) in [
+      ("imageText", imageText.captionsPerImage), ("imageLanguage", imageLanguage.captionsPerImage),
+    ] {
+      try require((1...1000).contains(count), "\(name).captionsPerImage is \(count), expected 1 … 1000")
+    }
     try require(
       optimizer.learningRate > 0 && optimizer.learningRate < 1, "optimizer.learningRate is \(optimizer.learningRate)")
     try require((0...1).contains(optimizer.warmup), "optimizer.warmup is \(optimizer.warmup), expected 0 … 1")

@@ -136,7 +136,7 @@ import TorchNN
       let losses = try withNoGrad {
         try model.losses(
           features: batch.features, ids: batch.ids, mask: batch.mask, imageIDs: Tensor([Int64(7), 4, 4]),
-          generator: Generator(seed: UInt64(seed)), computesGeneration: false)
+          generator: Generator(seed: UInt64(seed)), generationPart: 0)
       }
       let value = try #require(losses.matching).item
       let index = try #require(stored.firstIndex { abs($0 - value) <= 1e-5 * $0 })
@@ -172,7 +172,7 @@ import TorchNN
       try withNoGrad {
         try model.losses(
           features: batch.features, ids: batch.ids, mask: batch.mask, generator: Generator(seed: seed),
-          matchingPart: part, computesGeneration: false
+          matchingPart: part, generationPart: 0
         ).matching?.item
       }
     }

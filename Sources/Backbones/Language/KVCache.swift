@@ -94,6 +94,25 @@ public struct AttentionPlan {
   /// Positions `int64 [B, L]` when something is padded: tokens before this one in its row, padding not counted.
   public let positions: Tensor?
 
+  init(mask: Tensor?, isCausal: Bool, start: Int, positions: Tensor?) {
+    self.mask = mask
+    self.isCausal = isCausal
+    self.start = start
+    self.positions = positions
+  }
+
+  /// Masks and positions of the caller's own, for several texts in one row for instance.
+  ///
+  /// - Parameters:
+  ///   - seen: `[B, L, L]`, 1 where the token of the row sees the token of the column and 0 elsewhere.
+  ///   - positions: `int64 [B, L]`.
+  public init(seen: Tensor, positions: Tensor) {
+    mask = withNoGrad { ((seen.to(.float32) - 1) * -Self.hidden).unsqueezed(1) }
+    isCausal = false
+    start = 0
+    self.positions = positions
+  }
+
   /// Hidden scores get this much; finite, so that the rows of padding do not turn into NaN.
   static let hidden = -1e9
 }

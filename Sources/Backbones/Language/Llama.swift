@@ -168,6 +168,21 @@ public final class Llama: CausalLanguageModel {
     guard let plan = attentionPlan(batch: shape[0], length: shape[1], mask: attentionMask, cache: cache) else {
       return .failed("Llama has no attention plan")
     }
+    return forward(inputsEmbeds: inputsEmbeds, plan: plan, cache: cache)
+  }
+
+  /// As ``forward(inputsEmbeds:attentionMask:cache:)``, without a cache and with masks and positions of the caller's own.
+  ///
+  /// - Parameters:
+  ///   - inputsEmbeds: `[B, L, D]`.
+  ///   - plan: Who sees whom, and where each token stands.
+  /// - Returns: `[B, L, D]`.
+  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan) -> Tensor {
+    forward(inputsEmbeds: inputsEmbeds, plan: plan, cache: nil)
+  }
+
+  private func forward(inputsEmbeds: Tensor, plan: AttentionPlan, cache: KVCache?) -> Tensor {
+    let shape = inputsEmbeds.shape
     let turns = rotary.turns(plan, length: shape[1])
     var x = inputsEmbeds
     for (number, block) in blocks.enumerated() {

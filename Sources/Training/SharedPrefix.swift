@@ -1,0 +1,61 @@
+import Backbones
+import Torch
+
+/// Several texts behind one prefix, in one row of a causal model: the prefix is computed once for all of them.
+///
+/// A token sees the prefix and its own text up to itself; every text starts at the position after the prefix. Losses and
+/// gradients equal those of rows that hold one text each.
+struct SharedPrefix {
+  /// Inputs `int64 [B, L]`: for each text the begin token and all tokens but the last; padded at the end.
+  let ids: Tensor
+  /// Masks and positions over prefix and texts.
+  let plan: AttentionPlan
+  /// Which of the `B · L` positions are scored, `int64 [K]`.
+  let scored: Tensor
+  /// What they should predict, `int64 [K]`.
+  let targets: Tensor
+
+  /// - Parameters:
+  ///   - texts: For each row its texts, each of at least one token.
+  ///   - prefix: Tokens of the prefix.
+  ///   - begin: The token that every text starts with; the first thing predicted is the text's first token.
+  init(texts: [[[Int]]], prefix: Int, begin: Int) {
+    let length = texts.map { $0.reduce(0) { $0 + $1.count } }.max() ?? 0
+    let total = prefix + length
+    var ids = [Int](repeating: 0, count: texts.count * length)
+    var positions = [Int](repeating: 0, count: texts.count * total)
+    var seen = [Float](repeating: 0, count: texts.count * total * total)
+    var scored: [Int] = []
+    var targets: [Int] = []
+    for (row, list) in texts.enumerated() {
+      func see(_ token: Int, _ range: Range<Int>) {
+        let start = (row * total + token) * total
+        for other in range { seen[start + other] = 1 }
+      }
+      for token in 0..<prefix {
+        positions[row * total + token] = token
+        see(token, 0..<token + 1)
+      }
+      var start = 0
+      for text in list {
+        for (offset, target) in text.enumerated() {
+          let token = prefix + start + offset
+          ids[row * length + start + offset] = offset == 0 ? begin : text[offset - 1]
+          positions[row * total + token] = prefix + offset
+          see(token, 0..<prefix)
+          see(token, prefix + start..<token + 1)
+          scored.append(row * length + start + offset)
+          targets.append(target)
+        }
+        start += text.count
+      }
+      // Padding sees the prefix, so that its rows are finite.
+      for token in prefix + start..<total { see(token, 0..<max(prefix, 1)) }
+    }
+    self.ids = Tensor(ids, [texts.count, length])
+    plan = AttentionPlan(
+      seen: Tensor(seen, [texts.count, total, total]), positions: Tensor(positions, [texts.count, total]))
+    self.scored = Tensor(scored)
+    self.targets = Tensor(targets)
+  }
+}
