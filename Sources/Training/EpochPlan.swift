@@ -49,9 +49,10 @@ struct EpochPlan {
       let first = sampler.choice(epoch: epoch, item: row, of: count)
       return (0..<min(captionsPerImage, count)).map { (first + $0) % count }
     }
+    let chosenLengths = zip(lengths, chosen).map { all, list in list.reduce(0) { $0 + all[$1] } }
     let bucketed = try EpochSampler(
-      count: lengths.count, batchSize: sampler.batchSize, seed: sampler.seed,
-      lengths: chosen.enumerated().map { row, list in list.reduce(0) { $0 + lengths[row][$1] } }, window: 16, dropsLast: true)
+      count: lengths.count, batchSize: sampler.batchSize, seed: sampler.seed, lengths: chosenLengths, window: 16,
+      dropsLast: true)
     var random = SeededGenerator(seed: sampler.seed &+ 1, stream: UInt64(epoch))
     let mirrored = lengths.map { _ in Bool.random(using: &random) }
     return bucketed.batches(epoch: epoch).map { batch in

@@ -1,0 +1,74 @@
+import Backbones
+import Foundation
+import TestSupport
+import Testing
+import Torch
+import TorchNN
+
+@testable import Training
+
+/// Several captions behind one image must cost less and change nothing.
+@Suite struct SharedPrefixTests {
+  private func tinyLlama() throws -> Llama {
+    let json = """
+      {"model_type": "llama", "vocab_size": 37, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3,
+       "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+       "tie_word_embeddings": true, "hidden_act": "silu", "max_position_embeddings": 128, "eos_token_id": 2}
+      """
+    let configuration = try JSONDecoder().decode(LlamaConfiguration.self, from: Data(json.utf8))
+    return Llama(configuration, ParameterScope(FreshParameters(seed: 3)))
+  }
+
+  @Test func lossAndGradientEqualThoseOfSeparateRows() throws {
+    let model = try tinyLlama()
+    let texts = [[[5, 6, 7, 2], [9, 2], [11, 12, 13, 14, 15, 2]], [[21, 22, 2]]]
+    let values = Tensor.randn([2, 5, 24], generator: Generator(seed: 4))
+    func run(_ loss: (Tensor) -> Tensor) throws -> (loss: Double, gradient: Tensor) {
+      try withError {
+        let prefix = values.cloned()
+        prefix.requiresGrad = true
+        let value = loss(prefix)
+        value.backward()
+        return (value.item, try #require(prefix.grad))
+      }
+    }
+    let shared = try run { prefix in
+      let batch = SharedPrefix(texts: texts, prefix: 5, begin: 1)
+      let hidden = model.forward(
+        inputsEmbeds: .cat([prefix, model.embed(batch.ids)], 1), plan: batch.plan
+      ).slice(1, 5)
+      return model.head(hidden.reshaped(-1, 24).indexSelect(0, batch.scored)).crossEntropy(batch.targets)
+    }
+    // One row for each text, alone, causal.
+    let separate = try run { prefix in
+      var logits: [Tensor] = []
+      var targets: [Int] = []
+      for (row, list) in texts.enumerated() {
+        for text in list {
+          let words = model.embed(Tensor([1] + text.dropLast(), [1, text.count]))
+          let hidden = model.forward(inputsEmbeds: .cat([prefix.narrow(0, row, 1), words], 1), attentionMask: nil)
+          logits.append(model.head(hidden.slice(1, 5).reshaped(-1, 24)))
+          targets += text
+        }
+      }
+      return Tensor.cat(logits, 0).crossEntropy(Tensor(targets))
+    }
+    #expect(abs(shared.loss - separate.loss) < 1e-6 * separate.loss)
+    expectClose(shared.gradient, separate.gradient, relative: 1e-5, "gradient of the prefix")
+  }
+
+  @Test func textsOfOneRowDoNotSeeEachOther() throws {
+    let model = try tinyLlama()
+    let prefix = Tensor.randn([1, 5, 24], generator: Generator(seed: 5))
+    func hidden(_ first: [Int]) throws -> Tensor {
+      try withError {
+        withNoGrad {
+          let batch = SharedPrefix(texts: [[first, [9, 10, 2]]], prefix: 5, begin: 1)
+          return model.forward(inputsEmbeds: .cat([prefix, model.embed(batch.ids)], 1), plan: batch.plan)
+            .slice(1, 5 + first.count)
+        }
+      }
+    }
+    expectClose(try hidden([5, 6, 7, 2]), try hidden([15, 16, 17, 2]), relative: 1e-6)
+  }
+}
