@@ -184,6 +184,63 @@ import TorchNN
     #expect(abs((halves[0] + halves[1]) / 2 - whole) < 1e-5 * whole)
   }
 
+  @Test func textsThatShareAnImageReadItOnce() throws {
+    // Two images and three texts against the first image given twice: the same losses and gradients.
+    let batch = try Batch()
+    let twice = Batch(batch.features.indexSelect(0, Tensor([Int64(0), 0, 2])), batch.ids, batch.mask)
+    let once = batch.features.indexSelect(0, Tensor([Int64(0), 2]))
+    let (first, ofFirst) = try adapter("separate")
+    let (second, ofSecond) = try adapter("separate")
+    for parameters in [ofFirst, ofSecond] { parameters.setRequiresGrad(true) }
+    let repeated = try losses(first, twice, imageIDs: Tensor([Int64(0), 0, 1]), seed: 3)
+    let shared = try second.losses(
+      features: once, ids: batch.ids, mask: batch.mask, imageOfText: [0, 0, 1], generator: Generator(seed: 3))
+    expectClose(shared.contrastive, repeated.contrastive, relative: 1e-6)
+    expectClose(try #require(shared.matching), try #require(repeated.matching), relative: 1e-6)
+    expectClose(try #require(shared.generation), try #require(repeated.generation), relative: 1e-6)
+    repeated.total.backward()
+    shared.total.backward()
+    let largest = ofFirst.all.compactMap { $0.tensor.grad?.abs().max().item }.max() ?? 0
+    for (one, other) in zip(ofFirst.all, ofSecond.all) {
+      let (expected, actual) = (try #require(one.tensor.grad), try #require(other.tensor.grad))
+      let error = (actual - expected).abs().max().item / max(expected.abs().max().item, largest / 100)
+      #expect(error <= 1e-4, "\(one.name): \(error)")
+    }
+  }
+
+  @Test func generationOnAPartOfThePairs() throws {
+    let model = try adapter("shared").model
+    let batch = try Batch(rows: 2)
+    func generation(_ part: Double, _ seed: UInt64) throws -> Double? {
+      try withNoGrad {
+        try model.losses(
+          features: batch.features, ids: batch.ids, mask: batch.mask, generator: Generator(seed: seed), matchingPart: 0,
+          generationPart: part
+        ).generation?.item
+      }
+    }
+    #expect(try generation(0, 0) == nil)
+    // Rows of 10 and 6 tokens have 9 and 5 targets.
+    let halves = Set(try (0..<20).map { try #require(try generation(0.5, UInt64($0))) })
+    try #require(halves.count == 2)
+    let values = Array(halves)
+    let whole = expected["shared.two.losses"].select(0, 2).item
+    let candidates = [(values[0] * 9 + values[1] * 5) / 14, (values[1] * 9 + values[0] * 5) / 14]
+    #expect(candidates.contains { abs($0 - whole) < 1e-5 * whole }, "\(values), \(whole)")
+  }
+
+  @Test func textsWithoutAnImageAreAnError() throws {
+    let (model, batch) = (try adapter("shared").model, try Batch())
+    #expect(throws: QFormerError.self) {
+      try model.losses(
+        features: batch.features.narrow(0, 0, 2), ids: batch.ids, mask: batch.mask, generator: Generator(seed: 0))
+    }
+    #expect(throws: QFormerError.self) {
+      try model.losses(
+        features: batch.features, ids: batch.ids, mask: batch.mask, imageOfText: [0, 1], generator: Generator(seed: 0))
+    }
+  }
+
   @Test func oneImageOnlyHasNoNegatives() throws {
     let losses = try losses(
       adapter("shared").model, Batch(rows: 2), imageIDs: Tensor([Int64(5), Int64(5)]))
