@@ -225,7 +225,7 @@ func matches(_ name: String, pattern: String) -> Bool {
 ///   - seed: For what is initialised afresh.
 ///   - build: Makes the model from the scope it is given.
 /// - Throws: ``CheckpointError/mismatch(_:)`` with every key that is missing, unused or of another shape, what `build`
-///   throws, or ``TorchError``.
+///   throws, or `TorchError`.
 public func loadModel<Model>(
   from checkpoint: Checkpoint, keyMap: KeyMap = .identity, bases: [BaseCheckpoint] = [], ignoring: [String] = [],
   allowMissing: [String] = [], seed: UInt64 = 0, build: (ParameterScope) throws -> Model

@@ -6,9 +6,9 @@ public import QFormer
 public struct AdapterConfiguration: Codable, Sendable, Equatable {
   /// The kinds of adapter that this package knows.
   public enum Kind: String, Codable, Sendable, CaseIterable {
-    /// ``ImageTextQFormer``: comparing images and texts.
+    /// `ImageTextQFormer`: comparing images and texts.
     case imageText = "qformer_image_text"
-    /// ``ImageLanguageQFormer``: image to language model.
+    /// `ImageLanguageQFormer`: image to language model.
     case imageLanguage = "qformer_image_language"
   }
 

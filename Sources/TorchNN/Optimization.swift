@@ -102,7 +102,7 @@ public final class AdamW {
 
   /// Overwrites moments and counters with saved ones.
   ///
-  /// - Throws: ``TorchError`` that names the first missing or mis-shaped entry.
+  /// - Throws: `TorchError` that names the first missing or mis-shaped entry.
   public func restore(_ saved: (String) -> Tensor?) throws {
     for (name, tensor) in state {
       guard let value = saved(name) else { throw TorchError("the optimiser state lacks \(name)") }

@@ -4,7 +4,7 @@ import Pipelines
 import QFormer
 import Torch
 
-/// Retrieval with an ``ImageTextQFormer`` over a whole set: contrastive scores, then matching on the best candidates.
+/// Retrieval with an `ImageTextQFormer` over a whole set: contrastive scores, then matching on the best candidates.
 public struct RetrievalEvaluation: Codable, Sendable, Equatable {
   /// Recall both ways, `0 … 1` by k.
   public struct Recall: Codable, Sendable, Equatable {

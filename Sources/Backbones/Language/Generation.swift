@@ -18,6 +18,7 @@ public protocol CausalLanguageModel: Sendable {
   /// Hidden states `[B, L, D]` of embeddings `[B, L, D]`, to be given to ``head(_:)``.
   ///
   /// - Parameters:
+  ///   - inputsEmbeds: `[B, L, D]`.
   ///   - attentionMask: `[B, L]`, 1 for tokens and 0 for padding.
   ///   - cache: Tokens before these; takes these too.
   func forward(inputsEmbeds: Tensor, attentionMask: Tensor?, cache: KVCache?) -> Tensor
