@@ -29,6 +29,20 @@ struct TextOptions: ParsableArguments {
   @Flag(help: "Print the text while it is generated (one input).")
   var stream = false
 
+  func validate() throws {
+    func require(_ holds: Bool, _ words: String) throws { if !holds { throw ValidationError(words) } }
+    try require((1...1_000_000).contains(maxTokens), "--max-tokens \(maxTokens): expected 1 to 1000000")
+    try require(minTokens >= 0, "--min-tokens \(minTokens): expected 0 or more")
+    try require((1...64).contains(beams), "--beams \(beams): expected 1 to 64")
+    try require(temperature >= 0 && temperature.isFinite, "--temperature \(temperature): expected 0 or more")
+    try require(beams == 1 || temperature == 0, "--temperature \(temperature): beams do not sample")
+    try require(topP > 0 && topP <= 1, "--top-p \(topP): expected above 0, at most 1")
+    try require(
+      repetitionPenalty > 0 && repetitionPenalty.isFinite,
+      "--repetition-penalty \(repetitionPenalty): expected above 0")
+    try require(lengthPenalty.isFinite, "--length-penalty \(lengthPenalty): expected a number")
+  }
+
   func options(seed: UInt64) -> GenerationOptions {
     var options = GenerationOptions()
     options.maxTokens = maxTokens
@@ -102,6 +116,20 @@ struct AskCommand: ParsableCommand {
   }
 }
 
+/// Text on standard output that grows while it is generated.
+struct GrowingText {
+  private var shown = ""
+
+  /// Prints what is new. The last character waits while only some of its bytes are there.
+  mutating func show(_ text: String, isWhole: Bool) {
+    var text = text
+    while !isWhole, text.last == "\u{FFFD}" { text.removeLast() }
+    guard text.utf8.starts(with: shown.utf8) else { return }
+    Output.write(String(decoding: text.utf8.dropFirst(shown.utf8.count), as: UTF8.self))
+    shown = text
+  }
+}
+
 /// What `caption` and `ask` share: pictures in, lines out.
 struct Describing {
   let model: String
@@ -119,15 +147,11 @@ struct Describing {
       let model = try pipeline ?? ImageLanguagePipeline(self.model)
       pipeline = model
       let start = Date()
-      var shown = ""
+      var shown = GrowingText()
+      let streams = text.stream && isSingle && !common.json
       let answers = try model.describe(
         group.map(\.image), prompt: prompt, options: options,
-        onText: text.stream && isSingle && !common.json
-          ? { _, soFar in
-            guard soFar.hasPrefix(shown) else { return }
-            FileHandle.standardOutput.write(Data(soFar.dropFirst(shown.count).utf8))
-            shown = soFar
-          } : nil)
+        onText: streams ? { _, soFar in shown.show(soFar, isWhole: false) } : nil)
       let seconds = Date().timeIntervalSince(start) / Double(group.count)
       for (item, answer) in zip(group, answers) {
         if common.json {
@@ -135,8 +159,8 @@ struct Describing {
             "input": item.path, "text": answer.text, "token_ids": answer.tokenIDs, "seconds": seconds,
             "tokens_per_second": Double(answer.tokenIDs.count) / max(seconds, 1e-9),
           ])
-        } else if !shown.isEmpty {
-          Output.line("")
+        } else if streams {
+          shown.show(answer.text + "\n", isWhole: true)
         } else {
           Output.line(isSingle ? answer.text : "\(item.path)\t\(Output.cell(answer.text))")
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoints
 import Foundation
 import Torch
 
@@ -56,7 +57,20 @@ enum Output {
   }
 
   /// Prints a line at once, also into a pipe.
-  static func line(_ text: String) { FileHandle.standardOutput.write(Data((text + "\n").utf8)) }
+  static func line(_ text: String) { write(text + "\n") }
+
+  /// Prints text at once. When that fails, the program ends with an error: what it writes is what it is for.
+  static func write(_ text: String) {
+    var rest = Array(text.utf8)[...]
+    while !rest.isEmpty {
+      let written = rest.withUnsafeBytes { Foundation.write(STDOUT_FILENO, $0.baseAddress, $0.count) }
+      if written < 0 && errno == EINTR { continue }
+      guard written > 0 else {
+        Failure.exit(CheckpointError.cannotWrite(file: "standard output", reason: String(cString: strerror(errno))))
+      }
+      rest = rest.dropFirst(written)
+    }
+  }
 
   /// Text without tabs and line breaks, for tables.
   static func cell(_ text: String) -> String {

@@ -50,7 +50,11 @@ struct EncodeCommand: ParsableCommand {
     var inputs: Inputs?
     if let features {
       let given = try Checkpoint(contentsOf: URL(fileURLWithPath: features)).tensor("image_embeds")
-      parts = [try adapter.encode(embeds: given)]
+      do {
+        parts = [try adapter.encode(embeds: given)]
+      } catch let error as QFormerError {
+        throw PipelineError.badInput("\(features): \(error)")
+      }
     } else {
       var list = try Inputs(self.inputs)
       try list.forEach(batch: 8) { parts.append(try adapter.encode($0.map(\.image))) }

@@ -50,19 +50,17 @@ enum Failure: Int32 {
       default: self = .badData
       }
     case let error as CommandError: self = error.failure
+    case TrainingError.noRecipe: self = .noInput
     case is TrainingError, is BackboneError, is TokenizerError, is QFormerError, is GenerationError, is EvaluationError:
       self = .badData
     default: self = .internal
     }
   }
 
-  /// Prints one line on standard error and ends the process. Usage errors and help are ArgumentParser's.
+  /// Prints one line on standard error and ends the process. Usage errors and help are ArgumentParser's, which knows no
+  /// other error's code.
   static func exit(_ error: any Error) -> Never {
-    let isOurs =
-      error is MediaError || error is CheckpointError || error is PipelineError || error is DataError
-      || error is CommandError || error is TrainingError || error is BackboneError || error is TokenizerError
-      || error is QFormerError || error is GenerationError || error is EvaluationError || error is TorchError
-    guard isOurs else { QFormerCommand.exit(withError: error) }
+    guard QFormerCommand.exitCode(for: error) == .failure else { QFormerCommand.exit(withError: error) }
     report(error)
     Foundation.exit(Failure(error).rawValue)
   }
@@ -73,7 +71,7 @@ enum Failure: Int32 {
   }
 
   private static func words(_ error: any Error) -> String {
-    let text = "\(error)"
+    let text = error is CocoaError || error is POSIXError ? error.localizedDescription : "\(error)"
     // Only a load report has more than one line: its keys are worth seeing.
     if case .mismatch = error as? CheckpointError { return text }
     return text.split(whereSeparator: \.isNewline).joined(separator: " ")

@@ -11,18 +11,22 @@ public enum AttentionOverlay {
   ///   - weights: `side × side` non-negative numbers, row by row, over the whole picture.
   ///   - limit: The longer side of the result, in pixels.
   /// - Throws: `MediaError` when the picture cannot be resized, ``PipelineError/badInput(_:)`` for a count that is no
-  ///   square.
+  ///   square, and for weights that are no numbers.
   public static func draw(_ image: Image, weights: [Float], limit: Int = 320) throws -> Image {
     let side = Int(Double(weights.count).squareRoot().rounded())
     guard side > 0, side * side == weights.count else {
       throw PipelineError.badInput("attention weights: expected a square number, found \(weights.count)")
     }
+    guard weights.allSatisfy(\.isFinite) else {
+      throw PipelineError.badInput("attention weights: expected finite numbers, found others")
+    }
     let picture = try scaled(image, limit: limit)
     // Ranks between the 5th and the 99th hundredth, so that one bright patch does not hide the rest.
     let sorted = weights.sorted()
     let low = sorted[weights.count * 5 / 100]
-    let high = max(sorted[min(weights.count * 99 / 100, weights.count - 1)], low + 1e-9)
-    let heat = weights.map { min(max(($0 - low) / (high - low), 0), 1) }
+    let range = sorted[min(weights.count * 99 / 100, weights.count - 1)] - low
+    // Even attention is no heat at all.
+    let heat = weights.map { range > 0 ? min(max(($0 - low) / range, 0), 1) : 0 }
     var pixels = picture.pixels
     for y in 0..<picture.height {
       let v = (Float(y) + 0.5) / Float(picture.height) * Float(side) - 0.5

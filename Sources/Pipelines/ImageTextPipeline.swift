@@ -52,6 +52,11 @@ public final class ImageTextPipeline: Sendable {
         folder: folder.path, expected: "model_type \(AdapterConfiguration.Kind.imageText.rawValue)",
         found: configuration.kind.rawValue)
     }
+    guard (2...max(2, sizes.qformer.maxPositions)).contains(text.maximumLength) else {
+      throw PipelineError.badConfiguration(
+        file: folder.appendingPathComponent("config.json").path,
+        reason: "text.max_length is \(text.maximumLength), expected 2 … \(sizes.qformer.maxPositions) (positions)")
+    }
     self.configuration = configuration
     encoder = try ImageEncoder(configuration.encoder, store: store)
     let textFolder = try store.frozenModel(text.model)

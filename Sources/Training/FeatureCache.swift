@@ -39,7 +39,6 @@ public final class FeatureCache {
     let key = "\(encoding)|\(fingerprint(images))"
     let file = folder.appendingPathComponent("\(hash(key)).safetensors")
     if !FileManager.default.fileExists(atPath: file.path) {
-      try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
       try encode(images, views: views, to: file, showsProgress: showsProgress, encoder: try encoder())
     }
     let features = try SafetensorsFile(contentsOf: file).tensor("features")
@@ -69,7 +68,11 @@ public final class FeatureCache {
     _ images: CaptionedImages, views: Int, to file: URL, showsProgress: Bool, encoder: ImageEncoder
   ) throws {
     let parts = file.deletingPathExtension().appendingPathExtension("parts")
-    try FileManager.default.createDirectory(at: parts, withIntermediateDirectories: true)
+    do {
+      try FileManager.default.createDirectory(at: parts, withIntermediateDirectories: true)
+    } catch {
+      throw CheckpointError.cannotWrite(file: parts.path, reason: error.localizedDescription)
+    }
     let blockSize = 256
     let batchSize = 8
     let progress = Progress("encoding", total: images.count, isOn: showsProgress)

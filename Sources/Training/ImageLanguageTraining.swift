@@ -60,6 +60,25 @@ public enum ImageLanguageTraining {
     var meter = Meter()
     var options = GenerationOptions()
     options.maxTokens = recipe.imageLanguage.maximumTokens
+    func validate() throws {
+      let isLast = step == totalSteps
+      for set in data.validation {
+        let (right, wrong) = try rightAndWrong(model, language, set, limit: 256)
+        let scores = try CaptionEvaluation.run(
+          model, language, features: set.features, captions: set.captions,
+          limit: isLast ? .max : recipe.imageLanguage.captions, options: options, isBlindToo: isLast,
+          training: isLast ? (data.train.features, data.train.captions) : nil)
+        try folder.log(
+          ["step": step, "validation": set.name, "lm.right": right, "lm.wrong": wrong].merging(scores.metrics) { $1 })
+        progress.note(
+          "step \(step) \(set.name): " + String(format: "right %.3f wrong %.3f ", right, wrong) + scores.summary)
+      }
+    }
+    func isValidated() -> Bool {
+      step == totalSteps || step > 0 && recipe.validateEvery > 0 && step % recipe.validateEvery == 0
+    }
+    // The checkpoint comes before the validation: a run may have been killed in between.
+    if isValidated(), try folder.removeIncompleteValidation(step: step, sets: data.validation.count) { try validate() }
 
     while step < totalSteps {
       let batch = try plan.batch(step: step)
@@ -91,22 +110,8 @@ public enum ImageLanguageTraining {
       if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
         try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
       }
-      let isLast = step == totalSteps
-      if isLast || recipe.validateEvery > 0 && step % recipe.validateEvery == 0 {
-        for set in data.validation {
-          let (right, wrong) = try rightAndWrong(model, language, set, limit: 256)
-          let scores = try CaptionEvaluation.run(
-            model, language, features: set.features, captions: set.captions,
-            limit: isLast ? .max : recipe.imageLanguage.captions, options: options, isBlindToo: isLast,
-            training: isLast ? (data.train.features, data.train.captions) : nil)
-          try folder.log(
-            ["step": step, "validation": set.name, "lm.right": right, "lm.wrong": wrong]
-              .merging(scores.metrics) { $1 })
-          progress.note(
-            "step \(step) \(set.name): " + String(format: "right %.3f wrong %.3f ", right, wrong) + scores.summary)
-        }
-      }
-      if stops && !isLast { return nil }
+      if isValidated() { try validate() }
+      if stops && step < totalSteps { return nil }
     }
     let adapter = output.appendingPathComponent("adapter")
     try AdapterFolder.write(
@@ -159,17 +164,25 @@ public enum ImageLanguageTraining {
   private static func start(
     _ recipe: Recipe, store: ModelStore, languageSize: Int, encoderWidth: Int
   ) throws -> (ImageLanguageQFormer, Parameters) {
-    var configuration = ImageLanguageConfiguration()
-    configuration.languageSize = languageSize
-    configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
-    configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
+    func configuration(_ sizes: QFormerConfiguration) -> ImageLanguageConfiguration {
+      var configuration = ImageLanguageConfiguration()
+      configuration.languageSize = languageSize
+      configuration.qformer = sizes
+      configuration.qformer.readsText = false
+      configuration.qformer.separateDecoderToken = false
+      configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
+      configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
+      return configuration
+    }
     let parameters = Parameters()
     guard let start = recipe.adapter.start else {
-      configuration.qformer.queries = recipe.adapter.queries
-      configuration.qformer.encoderHiddenSize = encoderWidth
+      let textFolder = try store.frozenModel(recipe.text.model)
+      var sizes = try QFormerStart.configuration(bert: textFolder)
+      sizes.queries = recipe.adapter.queries
+      sizes.encoderHiddenSize = encoderWidth
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
-      let model = try ImageLanguageQFormer(configuration, scope)
-      _ = try QFormerStart.copy(Checkpoint(contentsOf: store.frozenModel(recipe.text.model)), into: parameters)
+      let model = try ImageLanguageQFormer(configuration(sizes), scope)
+      _ = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters)
       return (model, parameters)
     }
     let folder = try store.adapter(start)
@@ -179,8 +192,6 @@ public enum ImageLanguageTraining {
       throw TrainingError.badRecipe(
         file: folder.path, reason: "adapter.start reads another encoder than the recipe's: \(adapter.encoder)")
     }
-    configuration.qformer.queries = sizes.queries
-    configuration.qformer.encoderHiddenSize = sizes.encoderHiddenSize
     // The text side of stage 1 stays behind.
     let unused = [
       "embeddings.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temp", "cls.*", "*.intermediate.*",
@@ -190,7 +201,7 @@ public enum ImageLanguageTraining {
       from: Checkpoint(contentsOf: folder), ignoring: unused, allowMissing: ["language_projection.*"],
       seed: recipe.seed
     ) { scope in
-      let model = try ImageLanguageQFormer(configuration, scope)
+      let model = try ImageLanguageQFormer(configuration(sizes), scope)
       for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }
       return model
     }.model

@@ -36,7 +36,7 @@ public enum ImageTextTraining {
     // Model: new weights from the seed, then whatever the text model has.
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
-    let configuration = configuration(recipe, encoderWidth: data.train.features.width)
+    let configuration = try configuration(recipe, textFolder: textFolder, encoderWidth: data.train.features.width)
     let parameters = Parameters()
     let model = try ImageTextQFormer(
       configuration, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters))
@@ -57,6 +57,20 @@ public enum ImageTextTraining {
     var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
     let progress = Progress("training", total: totalSteps, isOn: showsProgress)
     var meter = Meter()
+    func validate() throws {
+      for set in data.validation {
+        let scores = try RetrievalEvaluation.run(
+          model, features: set.features, captions: set.captions, texts: texts,
+          rerank: step == totalSteps ? recipe.imageText.rerank : 0)
+        try folder.log(["step": step, "validation": set.name].merging(scores.metrics) { $1 })
+        progress.note("step \(step) \(set.name): \(scores.summary)")
+      }
+    }
+    func isValidated() -> Bool {
+      step == totalSteps || step > 0 && recipe.validateEvery > 0 && step % recipe.validateEvery == 0
+    }
+    // The checkpoint comes before the validation: a run may have been killed in between.
+    if isValidated(), try folder.removeIncompleteValidation(step: step, sets: data.validation.count) { try validate() }
 
     while step < totalSteps {
       let batch = try plan.batch(step: step)
@@ -98,15 +112,7 @@ public enum ImageTextTraining {
       if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
         try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
       }
-      if step == totalSteps || recipe.validateEvery > 0 && step % recipe.validateEvery == 0 {
-        for set in data.validation {
-          let scores = try RetrievalEvaluation.run(
-            model, features: set.features, captions: set.captions, texts: texts,
-            rerank: step == totalSteps ? recipe.imageText.rerank : 0)
-          try folder.log(["step": step, "validation": set.name].merging(scores.metrics) { $1 })
-          progress.note("step \(step) \(set.name): \(scores.summary)")
-        }
-      }
+      if isValidated() { try validate() }
       if stops && step < totalSteps { return nil }
     }
     return try save(model.configuration, parameters, recipe: recipe, to: output.appendingPathComponent("adapter"))
@@ -115,8 +121,17 @@ public enum ImageTextTraining {
   /// The word table: the text model's own, frozen and not saved with the adapter.
   static let wordTable = "embeddings.word_embeddings.weight"
 
-  private static func configuration(_ recipe: Recipe, encoderWidth: Int) -> ImageTextConfiguration {
+  private static func configuration(
+    _ recipe: Recipe, textFolder: URL, encoderWidth: Int
+  ) throws -> ImageTextConfiguration {
     var configuration = ImageTextConfiguration()
+    configuration.qformer = try QFormerStart.configuration(bert: textFolder)
+    guard recipe.adapter.positions <= configuration.qformer.maxPositions else {
+      throw TrainingError.badRecipe(
+        file: "recipe",
+        reason: "adapter.positions is \(recipe.adapter.positions), but \(recipe.text.model) has "
+          + "\(configuration.qformer.maxPositions)")
+    }
     configuration.qformer.encoderHiddenSize = encoderWidth
     configuration.qformer.queries = recipe.adapter.queries
     configuration.qformer.maxPositions = recipe.adapter.positions

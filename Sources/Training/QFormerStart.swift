@@ -21,6 +21,22 @@ enum QFormerStart {
     KeyMap.Rule("qformer.encoder.layer.*.output", "encoder.layer.*.output"),
   ])
 
+  /// The sizes that a Q-Former shares with the BERT in a folder; the rest as in ``QFormerConfiguration/small``.
+  ///
+  /// - Throws: `BackboneError` for the folder's `config.json`.
+  static func configuration(bert folder: URL) throws -> QFormerConfiguration {
+    let bert = try readConfiguration(BERTConfiguration.self, folder: folder)
+    var configuration = QFormerConfiguration.small
+    configuration.hiddenSize = bert.hiddenSize
+    configuration.layers = bert.layers
+    configuration.heads = bert.heads
+    configuration.intermediateSize = bert.intermediateSize
+    configuration.layerNormEps = bert.layerNormEps
+    configuration.vocabularySize = bert.vocabularySize
+    configuration.maxPositions = bert.maxPositions
+    return configuration
+  }
+
   /// Overwrites the parameters of a fresh model that BERT has; returns their names.
   ///
   /// BERT adds a token-type vector to every token; the Q-Former has none, so it is added to the position table.

@@ -6,6 +6,8 @@ import Yams
 
 /// What can be wrong with a recipe or a run.
 public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible, LocalizedError {
+  /// There is no such recipe.
+  case noRecipe(file: String)
   /// The recipe cannot be read or holds something it should not.
   case badRecipe(file: String, reason: String)
   /// Training went wrong in a way that going on would not mend.
@@ -16,6 +18,7 @@ public enum TrainingError: Error, Sendable, Equatable, CustomStringConvertible, 
   /// One line.
   public var description: String {
     switch self {
+    case .noRecipe(let file): "\(file): no such file; expected a recipe in YAML"
     case .badRecipe(let file, let reason): "\(file): \(reason)"
     case .diverged(let step, let reason): "step \(step): \(reason)"
     case .badRun(let folder, let reason): "\(folder): \(reason)"
@@ -152,9 +155,11 @@ public struct Recipe: Codable, Sendable, Equatable {
   /// - Parameters:
   ///   - file: YAML; keys that are left out keep their defaults.
   ///   - settings: `key.path=value`, each value YAML, applied after the file.
-  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for unknown keys, wrong types and broken YAML.
+  /// - Throws: ``TrainingError/noRecipe(file:)``; ``TrainingError/badRecipe(file:reason:)`` for unknown keys, wrong types,
+  ///   values out of range, `$NAME` without a folder and broken YAML.
   public init(contentsOf file: URL, settings: [String] = []) throws {
     func bad(_ reason: String) -> TrainingError { .badRecipe(file: file.path, reason: reason) }
+    guard FileManager.default.fileExists(atPath: file.path) else { throw TrainingError.noRecipe(file: file.path) }
     guard let data = FileManager.default.contents(atPath: file.path) else {
       throw bad("cannot be read; expected a recipe in YAML")
     }
@@ -255,6 +260,26 @@ public struct Recipe: Codable, Sendable, Equatable {
     try require(
       adapter.positions >= text.maximumLength,
       "adapter.positions \(adapter.positions) is below text.max_length \(text.maximumLength)")
+    try require(
+      imageLanguage.maximumTokens >= 2 && imageLanguage.maximumTokens <= 65_536,
+      "imageLanguage.maximumTokens is \(imageLanguage.maximumTokens), expected 2 … 65536")
+    try require(imageLanguage.captions > 0, "imageLanguage.captions is \(imageLanguage.captions), expected at least 1")
+    try require(
+      (0..<1).contains(imageText.labelSmoothing),
+      "imageText.labelSmoothing is \(imageText.labelSmoothing), expected 0 ≤ smoothing < 1")
+    for (name, value) in [
+      ("temperature", imageText.temperature), ("minimumTemperature", imageText.minimumTemperature),
+    ] {
+      try require(value > 0 && value <= 0.5, "imageText.\(name) is \(value), expected 0 < temperature ≤ 0.5")
+    }
+    try require((0..<1).contains(optimizer.beta2), "optimizer.beta2 is \(optimizer.beta2), expected 0 ≤ beta2 < 1")
+    try require(optimizer.clip > 0, "optimizer.clip is \(optimizer.clip), expected above 0")
+    for source in train + validation {
+      guard let name = Self.folderName(source) else { continue }
+      try require(
+        name == "cache" || paths[name] ?? nil != nil,
+        "the folder \(source.path) is not known: give it with --set paths.\(name)=FOLDER")
+    }
     try require(logEvery > 0 && checkpointEvery > 0, "logEvery and checkpointEvery must be above 0")
   }
 
@@ -263,13 +288,18 @@ public struct Recipe: Codable, Sendable, Equatable {
   /// - Throws: What the encoder throws.
   public func yaml() throws -> String { try YAMLEncoder().encode(self) }
 
+  /// `NAME` of a path that starts with `$NAME`.
+  private static func folderName(_ source: DataSource) -> String? {
+    guard source.path.hasPrefix("$") else { return nil }
+    return String(source.path.dropFirst().prefix { $0 != "/" })
+  }
+
   /// A source with `$NAME` in its path replaced by what ``paths`` says; `$cache` is the data folder of the cache.
   ///
   /// - Throws: ``TrainingError/badRecipe(file:reason:)`` when the name has no folder.
   func resolved(_ source: DataSource, store: ModelStore, file: String = "recipe") throws -> DataSource {
-    guard source.path.hasPrefix("$") else { return source }
-    let parts = source.path.dropFirst().split(separator: "/", maxSplits: 1).map(String.init)
-    let name = parts.first ?? ""
+    guard let name = Self.folderName(source) else { return source }
+    let parts = source.path.split(separator: "/", maxSplits: 1).map(String.init)
     let folder = name == "cache" ? store.cache.appendingPathComponent("data").path : paths[name] ?? nil
     guard let folder else {
       throw TrainingError.badRecipe(

@@ -37,6 +37,10 @@ public struct RunFolder: Sendable {
     } catch {
       throw CheckpointError.cannotWrite(file: url.path, reason: error.localizedDescription)
     }
+    // What a killed run was writing; a run has one writer.
+    for name in (try? manager.contentsOfDirectory(atPath: checkpoints.path)) ?? [] where name.hasSuffix(".partial") {
+      try? manager.removeItem(at: checkpoints.appendingPathComponent(name))
+    }
     if !manager.fileExists(atPath: configFile.path) { try AtomicFile.write(Data(yaml.utf8), to: configFile) }
   }
 
@@ -125,12 +129,25 @@ public struct RunFolder: Sendable {
     }
   }
 
-  private func cutMetrics(after step: Int) throws {
-    guard let data = FileManager.default.contents(atPath: metricsFile.path) else { return }
-    let kept = data.split(separator: 0x0A).filter { line in
-      guard let values = try? JSONSerialization.jsonObject(with: line) as? [String: Any] else { return false }
-      return (values["step"] as? Int ?? 0) <= step
+  /// Whether the validation after a step was cut short: fewer lines than sets. Those that are there are removed.
+  func removeIncompleteValidation(step: Int, sets: Int) throws -> Bool {
+    func isOfStep(_ line: [String: Any]) -> Bool { line["step"] as? Int == step && line["validation"] != nil }
+    guard metrics().count(where: { isOfStep($0.values) }) < sets else { return false }
+    try keepMetrics { !isOfStep($0) }
+    return true
+  }
+
+  private func cutMetrics(after step: Int) throws { try keepMetrics { ($0["step"] as? Int ?? 0) <= step } }
+
+  private func metrics() -> [(line: Data, values: [String: Any])] {
+    (FileManager.default.contents(atPath: metricsFile.path) ?? Data()).split(separator: 0x0A).compactMap { line in
+      (try? JSONSerialization.jsonObject(with: line) as? [String: Any]).map { (line, $0) }
     }
-    try AtomicFile.write(Data(kept.map { $0 + [0x0A] }.joined()), to: metricsFile)
+  }
+
+  private func keepMetrics(_ isKept: ([String: Any]) -> Bool) throws {
+    guard FileManager.default.fileExists(atPath: metricsFile.path) else { return }
+    let kept = metrics().filter { isKept($0.values) }
+    try AtomicFile.write(Data(kept.map { $0.line + [0x0A] }.joined()), to: metricsFile)
   }
 }
