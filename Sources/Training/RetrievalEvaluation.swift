@@ -123,10 +123,14 @@ private struct Reranking {
         for (pair, score) in zip(chunk, scores) { logits[rows[pair.0] * texts + pair.1] = score }
       }
     }
-    // A candidate stands before everything that is none: scores of the others are lowered beyond any logit.
+    // A candidate stands before everything that is none: scores of the others are lowered below all candidates', by no
+    // more than that takes, so that no digits are lost.
+    let plain = similarity.values(as: Float.self)
+    let lowest = logits.map { plain[$0.key] + $0.value }.min() ?? 0
+    let lowering = max((plain.max() ?? 0) - lowest, 0) + 1
     func reranked(_ keys: some Sequence<Int>) -> Tensor {
-      var values = similarity.values(as: Float.self).map { $0 - 1000 }
-      for key in keys { values[key] += 1000 + (logits[key] ?? 0) }
+      var values = plain.map { $0 - lowering }
+      for key in keys { values[key] = plain[key] + (logits[key] ?? 0) }
       return Tensor(values, [images, texts])
     }
     imageToText = reranked(textsOfImage.enumerated().lazy.map { $0 / perImage * texts + $1 })

@@ -1,0 +1,142 @@
+import Foundation
+import Pipelines
+import TestSupport
+import Testing
+
+@testable import Training
+
+@Suite("Recipes")
+struct RecipeTests {
+  private func recipe(_ yaml: String, _ settings: [String] = []) throws -> Recipe {
+    try withTemporaryFolder { folder in
+      let file = folder.appendingPathComponent("recipe.yaml")
+      try Data(yaml.utf8).write(to: file)
+      return try Recipe(contentsOf: file, settings: settings)
+    }
+  }
+
+  /// The reason for which a recipe is refused.
+  private func reason(_ yaml: String, _ settings: [String] = []) -> String {
+    do {
+      _ = try recipe(yaml, settings)
+      return "nothing thrown"
+    } catch TrainingError.badRecipe(let file, let reason) {
+      return file.hasSuffix("recipe.yaml") ? reason : "no file named: \(reason)"
+    } catch { return "another error: \(error)" }
+  }
+
+  @Test("What is left out keeps its default")
+  func defaults() throws {
+    #expect(try recipe("{}") == Recipe())
+    var expected = Recipe()
+    expected.batchSize = 8
+    expected.optimizer.clip = 2
+    expected.encoder.imageSize = 56
+    expected.adapter.start = "image-match"
+    let yaml = "batchSize: 8\noptimizer: {clip: 2}\nencoder: {image_size: 56}\nadapter: {start: image-match}"
+    #expect(try recipe(yaml) == expected)
+  }
+
+  @Test("A recipe written out is the same recipe")
+  func roundTrip() throws {
+    var written = Recipe()
+    written.objective = .imageLanguage
+    written.paths = ["photos": "/data/photos"]
+    written.train = [DataSource(format: .webDataset, path: "$photos", split: "train", repeats: 3)]
+    written.optimizer.learningRate = 1.25e-4
+    written.adapter.start = "image-match"
+    #expect(try recipe(written.yaml()) == written)
+    #expect(try recipe(Recipe().yaml()) == Recipe())
+  }
+
+  @Test("The recipes of this package can be read")
+  func shipped() throws {
+    let folder = fixtures.deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("Recipes")
+    let names = try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasSuffix(".yaml") }
+    #expect(names.count >= 2)
+    for name in names {
+      let recipe = try Recipe(
+        contentsOf: folder.appendingPathComponent(name), settings: ["paths.photos=/somewhere/photos"])
+      #expect(!recipe.train.isEmpty, "\(name)")
+    }
+  }
+
+  @Test("Settings change values by their path, whatever their type")
+  func settings() throws {
+    let changed = try recipe(
+      "batchSize: 8",
+      [
+        "batchSize=16", "optimizer.learningRate=1e-3", "paths.photos=/data/a=b", "adapter.start=null", "mirrored=false",
+        "encoder.block=null", "train=[{format: captions-jsonl, path: x}]",
+      ])
+    #expect(changed.batchSize == 16)
+    #expect(changed.optimizer.learningRate == 1e-3)
+    #expect(changed.paths == ["photos": "/data/a=b"])
+    #expect(changed.adapter.start == nil)
+    #expect(!changed.mirrored)
+    #expect(changed.train == [DataSource(format: .captionsJSONL, path: "x")])
+    #expect(reason("{}", ["batchSize"]).contains("--set batchSize: expected key=value"))
+    #expect(reason("{}", ["=3"]).contains("expected key=value"))
+  }
+
+  @Test("Unknown keys are named, all of them, with their paths")
+  func unknown() {
+    #expect(reason("batchsize: 8") == "unknown keys: batchsize")
+    let yaml = "optimizer: {lr: 3, clip: 1}\nimageText: {captions: 1}\nepoch: 3"
+    #expect(reason(yaml) == "unknown keys: epoch, imageText.captions, optimizer.lr")
+    #expect(reason("{}", ["adapter.widht=3"]) == "unknown keys: adapter.widht")
+    #expect(reason("train: [{format: webdataset, path: x, spilt: train}]").contains("spilt"))
+  }
+
+  @Test("Values of another type and values out of range are named")
+  func badValues() {
+    #expect(reason("batchSize: many").contains("batchSize"))
+    #expect(reason("optimizer: 3").contains("optimizer"))
+    #expect(reason("objective: image-sound").contains("image-sound"))
+    #expect(reason("train: [{format: zip, path: x}]").contains("zip"))
+    for (setting, key) in [
+      ("batchSize=0", "batchSize"), ("epochs=0", "epochs"), ("epochs=.nan", "epochs"), ("patchPart=1.5", "patchPart"),
+      ("imageText.matchingPart=-1", "matchingPart"), ("imageText.captionsPerImage=0", "captionsPerImage"),
+      ("imageLanguage.maximumTokens=0", "maximumTokens"), ("imageLanguage.captions=0", "captions"),
+      ("optimizer.learningRate=2", "learningRate"), ("optimizer.beta2=1", "beta2"), ("optimizer.clip=0", "clip"),
+      ("optimizer.warmup=2", "warmup"), ("adapter.positions=8", "positions"), ("logEvery=0", "logEvery"),
+      ("imageText.temperature=0", "temperature"), ("imageText.labelSmoothing=1", "labelSmoothing"),
+    ] {
+      #expect(reason("{}", [setting]).contains(key), "\(setting): \(reason("{}", [setting]))")
+    }
+  }
+
+  @Test("Files that are no recipe")
+  func noRecipe() throws {
+    #expect(reason("a: [").contains("2:") || reason("a: [").contains("1:"), "\(reason("a: ["))")
+    #expect(reason("- 1") == "expected keys and values")
+    #expect(reason("") == "expected keys and values")
+    try withTemporaryFolder { folder in
+      let file = folder.appendingPathComponent("none.yaml")
+      #expect(throws: TrainingError.noRecipe(file: file.path)) { try Recipe(contentsOf: file) }
+      #expect(throws: TrainingError.self) { try Recipe(contentsOf: folder) }
+      try Data([0xFF, 0xFE, 0x00]).write(to: file)
+      #expect(throws: TrainingError.self) { try Recipe(contentsOf: file) }
+      try Data(repeating: 0x20, count: 1_000_000).write(to: file)
+      #expect(throws: TrainingError.self) { try Recipe(contentsOf: file) }
+    }
+  }
+
+  @Test("$NAME stands for a folder; one that is not given is asked for")
+  func paths() throws {
+    let yaml = "train: [{format: webdataset, path: $photos/part}, {format: webdataset, path: $cache/stamps}]"
+    #expect(
+      reason(yaml) == "the folder $photos/part is not known: give it with --set paths.photos=FOLDER", "\(reason(yaml))")
+    let recipe = try recipe(yaml, ["paths.photos=/data/photos"])
+    let store = ModelStore(environment: ["QFORMER_CACHE": "/cache"])
+    #expect(
+      try recipe.train.map { try recipe.resolved($0, store: store).path } == [
+        "/data/photos/part", "/cache/data/stamps",
+      ])
+    var without = recipe
+    without.paths = [:]
+    #expect(throws: TrainingError.self) { try without.resolved(recipe.train[0], store: store) }
+    let plain = DataSource(format: .webDataset, path: "folder/$photos")
+    #expect(try without.resolved(plain, store: store) == plain)
+  }
+}

@@ -1,0 +1,242 @@
+import Checkpoints
+import Foundation
+import Pipelines
+import QFormer
+import TestSupport
+import Testing
+import Torch
+
+@testable import Training
+
+@Suite("Training from pictures to adapters, on tiny models")
+struct TrainingRunTests {
+  /// Tiny models, twelve pictures to learn, four of them to validate on.
+  private struct Place {
+    let folder: URL
+    let models: TinyModels
+    var recipe = Recipe()
+
+    init(_ folder: URL) throws {
+      self.folder = folder
+      models = try TinyModels(in: folder)
+      let data = folder.appendingPathComponent("data")
+      try TinyPictures.write(to: data, train: 12, validation: 4)
+      recipe.encoder = TinyModels.encoder
+      recipe.text = TinyModels.text
+      recipe.adapter.queries = TinyModels.queries
+      recipe.adapter.positions = 32
+      // Dropout draws from the process's own generator, which tests that run beside this one use, too.
+      recipe.adapter.hiddenDropout = 0
+      recipe.train = [DataSource(format: .captionsJSONL, path: data.path, split: "train")]
+      recipe.validation = [DataSource(format: .captionsJSONL, path: data.path, split: "val")]
+      recipe.batchSize = 4
+      recipe.epochs = 4
+      recipe.patchPart = 0.75
+      recipe.optimizer.learningRate = 5e-3
+      recipe.optimizer.inheritedFactor = 1
+      recipe.imageText.captionsPerImage = 2
+      recipe.imageText.matchingPart = 0.5
+      recipe.imageText.generationPart = 0.5
+      recipe.imageText.rerank = 2
+      recipe.imageLanguage.maximumTokens = 16
+      recipe.imageLanguage.captions = 2
+      recipe.logEvery = 1
+      recipe.validateEvery = 5
+      recipe.checkpointEvery = 4
+    }
+
+    /// Trains in a folder of this name; `stop` is asked after every step.
+    func train(_ name: String, resumes: Bool = false, stop: () -> Bool = { false }) throws -> URL? {
+      let output = folder.appendingPathComponent(name)
+      let run = recipe.objective == .imageText ? ImageTextTraining.run : ImageLanguageTraining.run
+      return try run(recipe, output, resumes, models.store, false, stop)
+    }
+
+    /// All metrics but those of the clock.
+    func metrics(_ name: String) throws -> [NSDictionary] {
+      let file = folder.appendingPathComponent(name).appendingPathComponent("metrics.jsonl")
+      return try String(contentsOf: file, encoding: .utf8).split(separator: "\n").map { line in
+        var values = try #require(
+          try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any], "\(line)")
+        values["seconds"] = nil
+        values["samplesPerSecond"] = nil
+        return values as NSDictionary
+      }
+    }
+
+    /// Means of a loss over the first and the last six steps.
+    func change(_ name: String, _ loss: String) throws -> (first: Double, last: Double) {
+      let values = try metrics(name).compactMap { $0[loss] as? Double }
+      #expect(values.allSatisfy { $0.isFinite })
+      let count = 6
+      try #require(values.count >= 2 * count)
+      return (values.prefix(count).reduce(0, +) / Double(count), values.suffix(count).reduce(0, +) / Double(count))
+    }
+
+    func weights(_ adapter: URL) throws -> [String: Data] {
+      let checkpoint = try Checkpoint(contentsOf: adapter)
+      return Dictionary(uniqueKeysWithValues: try checkpoint.names.map { ($0, try checkpoint.tensor($0).bytes()) })
+    }
+  }
+
+  /// Says stop at the n-th question.
+  private func stopping(after count: Int) -> () -> Bool {
+    var asked = 0
+    return {
+      asked += 1
+      return asked == count
+    }
+  }
+
+  /// Trains in one go and in three, and compares everything.
+  private func compareInterrupted(_ place: Place, _ name: String) throws -> URL {
+    let whole = try #require(try place.train("\(name)-whole"))
+    #expect(try place.train("\(name)-parts", stop: stopping(after: 5)) == nil)
+    #expect(try place.train("\(name)-parts", resumes: true, stop: stopping(after: 1)) == nil)
+    let parts = try #require(try place.train("\(name)-parts", resumes: true))
+    let metrics = try place.metrics("\(name)-whole")
+    #expect(try place.metrics("\(name)-parts") == metrics)
+    // 12 steps, and validations after 5, 10 and 12.
+    #expect(metrics.compactMap { $0["validation"] == nil ? $0["step"] as? Int : nil } == Array(1...12))
+    #expect(metrics.compactMap { $0["validation"] != nil ? $0["step"] as? Int : nil } == [5, 10, 12])
+    #expect(try place.weights(parts) == place.weights(whole))
+    // Once more after the end: nothing new.
+    #expect(try place.train("\(name)-whole", resumes: true)?.path == whole.path)
+    #expect(try place.metrics("\(name)-whole") == metrics)
+    return whole
+  }
+
+  @Test("Stage 1: interrupted and resumed, it computes the same losses and weights bit by bit; its adapter loads")
+  func stage1() throws {
+    try withTemporaryFolder { folder in
+      let place = try Place(folder)
+      let adapter = try compareInterrupted(place, "stage1")
+      let configuration = try AdapterConfiguration(folder: adapter)
+      #expect(configuration.encoder == TinyModels.encoder && configuration.text == TinyModels.text)
+      #expect(configuration.imageText?.qformer.hiddenSize == TinyModels.width)
+      let scores = try ImageTextPipeline(adapter.path, store: place.models.store)
+        .scores([TinyPictures.picture(0)], texts: ["a red square"])
+      #expect(scores[0][0].itm?.isFinite == true && scores[0][0].itc?.isFinite == true)
+      #expect(try !Checkpoint(contentsOf: adapter).names.contains(ImageTextPipeline.wordTable))
+    }
+  }
+
+  @Test("Stage 1 learns a few pictures by heart")
+  func stage1Learns() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.epochs = 30
+      place.recipe.patchPart = 1
+      place.recipe.validateEvery = 0
+      place.recipe.checkpointEvery = 1000
+      let adapter = try #require(try place.train("run"))
+      for (loss, factor) in [("itc", 0.9), ("itm", 1), ("itg", 0.95)] {
+        let (first, last) = try place.change("run", loss)
+        #expect(last < first * factor, "\(loss) \(first) → \(last)")
+      }
+      // Pictures find their own captions better than chance.
+      let evaluation = try AdapterEvaluation.run(
+        place.recipe, model: adapter.path, split: "train", store: place.models.store, showsProgress: false)
+      let result = try #require(evaluation.results.first)
+      #expect(result.images == 12 && result.captions == nil)
+      #expect((result.retrieval?.contrastive.imageToText[1] ?? 0) >= 0.2, "\(result)")
+      #expect(result.ridge != nil)
+    }
+  }
+
+  @Test("Stage 2 starts from stage 1's adapter and resumes bit by bit; its adapter loads")
+  func stage2() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.epochs = 1
+      let start = try #require(try place.train("stage1"))
+      place.recipe.objective = .imageLanguage
+      place.recipe.epochs = 4
+      place.recipe.adapter.start = start.path
+      place.recipe.imageLanguage.captionsPerImage = 2
+      let adapter = try compareInterrupted(place, "stage2")
+      #expect(try AdapterConfiguration(folder: adapter).kind == .imageLanguage)
+      let pipeline = try ImageLanguagePipeline(adapter.path, store: place.models.store)
+      #expect(try pipeline.describe([TinyPictures.picture(0)]).count == 1)
+      // The last validation compares with the blind model and the nearest picture.
+      let last = try #require(try place.metrics("stage2-whole").last)
+      for key in ["lm.right", "lm.wrong", "ciderD", "blind.ciderD", "nearest.ciderD"] {
+        #expect(last[key] as? Double != nil, "\(key)")
+      }
+      // A start that reads other features is refused by name.
+      place.recipe.encoder.block = 0
+      #expect {
+        try place.train("other")
+      } throws: { error in
+        guard case .badRecipe(let file, _) = error as? TrainingError else { return false }
+        return file == start.path
+      }
+    }
+  }
+
+  @Test("Stage 2 learns a few pictures by heart, from the text model alone")
+  func stage2Learns() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.objective = .imageLanguage
+      place.recipe.epochs = 30
+      place.recipe.patchPart = 1
+      place.recipe.validation = []
+      place.recipe.checkpointEvery = 1000
+      place.recipe.imageLanguage.tokenScale = 0.5
+      place.recipe.optimizer.learningRate = 1e-2
+      #expect(try place.train("run") != nil)
+      let (first, last) = try place.change("run", "lm")
+      #expect(last < first, "\(first) → \(last)")
+    }
+  }
+
+  @Test("A run killed between its last checkpoint and its last validation makes up for it")
+  func lostValidation() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.epochs = 1
+      _ = try place.train("run")
+      let metrics = try place.metrics("run")
+      #expect(metrics.last?["validation"] as? String == "data-val")
+      let file = folder.appendingPathComponent("run/metrics.jsonl")
+      let lines = try String(contentsOf: file, encoding: .utf8).split(separator: "\n")
+      try Data((lines.dropLast().joined(separator: "\n") + "\n").utf8).write(to: file)
+      try FileManager.default.removeItem(at: folder.appendingPathComponent("run/adapter"))
+      #expect(try place.train("run", resumes: true) != nil)
+      #expect(try place.metrics("run") == metrics)
+    }
+  }
+
+  @Test("What cannot be trained says why")
+  func refused() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.adapter.positions = 49
+      #expect {
+        try place.train("a")
+      } throws: { error in
+        guard case .badRecipe(_, let reason) = error as? TrainingError else { return false }
+        return reason.contains("49") && reason.contains("48")
+      }
+      place.recipe.adapter.positions = 32
+      place.recipe.batchSize = 13
+      #expect(throws: DataError.self) { try place.train("b") }
+      place.recipe.batchSize = 4
+      place.recipe.optimizer.learningRate = 0.9
+      place.recipe.optimizer.clip = 1e30
+      place.recipe.optimizer.warmup = 0
+      place.recipe.epochs = 30
+      place.recipe.imageText.temperature = 1e-30
+      place.recipe.imageText.minimumTemperature = 1e-30
+      #expect {
+        try place.train("c")
+      } throws: { error in
+        guard case .diverged = error as? TrainingError else { return false }
+        return true
+      }
+      place.recipe.train = []
+      #expect(throws: TrainingError.self) { try place.train("d") }
+    }
+  }
+}
