@@ -54,8 +54,12 @@ struct TrainCommand: ParsableCommand {
 enum Interruption {
   private static let count = Atomic<Int>(0)
 
-  /// Starts listening.
+  /// Starts listening, also where the parent process had the signal blocked.
   static func listen() {
+    var interrupt = sigset_t()
+    sigemptyset(&interrupt)
+    sigaddset(&interrupt, SIGINT)
+    pthread_sigmask(SIG_UNBLOCK, &interrupt, nil)
     signal(SIGINT) { _ in
       if Interruption.count.add(1, ordering: .relaxed).newValue > 1 { _exit(130) }
     }
