@@ -27,6 +27,14 @@ public struct ImageLanguageConfiguration: Codable, Sendable, Equatable {
     case languageSize = "language_hidden_size"
     case visionNormEps = "vision_norm_eps"
   }
+
+  /// Fields that are absent take the defaults.
+  public init(from decoder: any Decoder) throws {
+    let fields = try decoder.container(keyedBy: CodingKeys.self)
+    qformer = try fields.decodeIfPresent(QFormerConfiguration.self, forKey: .qformer) ?? qformer
+    languageSize = try fields.decodeIfPresent(Int.self, forKey: .languageSize) ?? languageSize
+    visionNormEps = try fields.decodeIfPresent(Double.self, forKey: .visionNormEps) ?? visionNormEps
+  }
 }
 
 /// A Q-Former that turns image features into a short sequence for a language model.

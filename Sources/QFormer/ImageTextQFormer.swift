@@ -28,6 +28,16 @@ public struct ImageTextConfiguration: Codable, Sendable, Equatable {
     case temperature = "initial_temperature"
     case hasGenerationHead = "has_generation_head"
   }
+
+  /// Fields that are absent take the defaults.
+  public init(from decoder: any Decoder) throws {
+    let fields = try decoder.container(keyedBy: CodingKeys.self)
+    qformer = try fields.decodeIfPresent(QFormerConfiguration.self, forKey: .qformer) ?? qformer
+    contrastiveSize = try fields.decodeIfPresent(Int.self, forKey: .contrastiveSize) ?? contrastiveSize
+    visionNormEps = try fields.decodeIfPresent(Double.self, forKey: .visionNormEps) ?? visionNormEps
+    temperature = try fields.decodeIfPresent(Double.self, forKey: .temperature) ?? temperature
+    hasGenerationHead = try fields.decodeIfPresent(Bool.self, forKey: .hasGenerationHead) ?? hasGenerationHead
+  }
 }
 
 /// A Q-Former that compares images with texts and describes images without a language model.

@@ -6,6 +6,14 @@ import Torch
 import TorchNN
 
 @Suite struct QFormerConfigurationTests {
+  @Test func sparseFilesOfBothStagesTakeTheDefaults() throws {
+    let first = try JSONDecoder().decode(ImageTextConfiguration.self, from: Data("{}".utf8))
+    #expect(first == ImageTextConfiguration() && first.temperature == 0.07 && first.visionNormEps == 1e-6)
+    let second = try JSONDecoder().decode(
+      ImageLanguageConfiguration.self, from: Data(#"{"language_hidden_size": 77}"#.utf8))
+    #expect(second.languageSize == 77 && second.qformer == ImageLanguageConfiguration().qformer)
+  }
+
   @Test func sparseFilesTakeThePublishedValues() throws {
     let configuration = try JSONDecoder().decode(QFormerConfiguration.self, from: Data("{}".utf8))
     #expect(configuration == .blip2)
