@@ -33,14 +33,10 @@ public enum ImageTextTraining {
     let textFolder = try store.frozenModel(recipe.text.model)
     let texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: recipe.text.maximumLength)
 
-    // Model: new weights from the seed, then whatever the text model has.
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
-    let configuration = try configuration(recipe, textFolder: textFolder, encoderWidth: data.train.features.width)
-    let parameters = Parameters()
-    let model = try ImageTextQFormer(
-      configuration, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters))
-    let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters)
+    let (model, parameters, inherited) = try start(
+      recipe, store: store, textFolder: textFolder, encoderWidth: data.train.features.width)
     parameters.setRequiresGrad(true) { $0 != wordTable }
     let trainable = parameters.trainable
     let optimizer = AdamW(
@@ -82,8 +78,8 @@ public enum ImageTextTraining {
         features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
         let losses = try model.losses(
           features: features, ids: text.ids, mask: text.mask, imageOfText: imageOfText, generator: generator,
-          matchingPart: recipe.imageText.matchingPart, generationPart: recipe.imageText.generationPart,
-          labelSmoothing: recipe.imageText.labelSmoothing)
+          matchingPart: recipe.imageText.matchingPart, uniformNegatives: recipe.imageText.uniformNegatives,
+          generationPart: recipe.imageText.generationPart, labelSmoothing: recipe.imageText.labelSmoothing)
         losses.total.backward()
         let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
         guard norm.isFinite else {
@@ -120,6 +116,40 @@ public enum ImageTextTraining {
 
   /// The word table: the text model's own, frozen and not saved with the adapter.
   static let wordTable = "embeddings.word_embeddings.weight"
+
+  /// The model at the start: new weights from the seed, then whatever the text model has; or an earlier adapter.
+  ///
+  /// - Returns: Also the names of the parameters that the text model has, which learn more slowly.
+  private static func start(
+    _ recipe: Recipe, store: ModelStore, textFolder: URL, encoderWidth: Int
+  ) throws -> (model: ImageTextQFormer, parameters: Parameters, inherited: Set<String>) {
+    let parameters = Parameters()
+    guard let start = recipe.adapter.start else {
+      let configuration = try configuration(recipe, textFolder: textFolder, encoderWidth: encoderWidth)
+      let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
+      let model = try ImageTextQFormer(configuration, scope)
+      return (model, parameters, try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters))
+    }
+    let folder = try store.adapter(start)
+    let adapter = try AdapterConfiguration(folder: folder)
+    guard adapter.encoder == recipe.encoder, adapter.text == recipe.text, var configuration = adapter.imageText else {
+      throw TrainingError.badRecipe(
+        file: folder.path,
+        reason: "adapter.start is no image-text adapter of the recipe's encoder and text model: it has "
+          + "\(adapter.encoder.model) at block \(adapter.encoder.block.map(String.init) ?? "last")"
+          + " and \(adapter.text?.model ?? "no text model")")
+    }
+    configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
+    configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
+    let words = BaseCheckpoint(try Checkpoint(contentsOf: textFolder))
+    let model = try loadModel(from: Checkpoint(contentsOf: folder), bases: [words]) { scope in
+      let model = try ImageTextQFormer(configuration, scope)
+      for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }
+      return model
+    }.model
+    let inherited = try QFormerStart.inherited(Checkpoint(contentsOf: textFolder), parameters)
+    return (model, parameters, inherited)
+  }
 
   private static func configuration(
     _ recipe: Recipe, textFolder: URL, encoderWidth: Int

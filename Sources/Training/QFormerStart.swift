@@ -37,28 +37,35 @@ enum QFormerStart {
     return configuration
   }
 
+  /// The names of parameters that BERT has, in the same shape.
+  static func inherited(_ bert: Checkpoint, _ parameters: Parameters) -> Set<String> {
+    let names = parameters.all.compactMap { name, tensor -> String? in
+      if name == positionTable { return name }
+      let key = Self.bert(name)
+      return (key != name || name.hasPrefix("embeddings.word")) && bert.shape(key) == tensor.shape ? name : nil
+    }
+    return Set(names)
+  }
+
   /// Overwrites the parameters of a fresh model that BERT has; returns their names.
   ///
   /// BERT adds a token-type vector to every token; the Q-Former has none, so it is added to the position table.
   static func copy(_ bert: Checkpoint, into parameters: Parameters) throws -> Set<String> {
-    var inherited: Set<String> = []
+    let inherited = inherited(bert, parameters)
     try withError {
       try withNoGrad {
-        for (name, tensor) in parameters.all {
-          let key = Self.bert(name)
-          if name == "embeddings.position_embeddings.weight" {
-            let table = try bert.tensor(name)
-            let type = try bert.tensor("embeddings.token_type_embeddings.weight").narrow(0, 0, 1)
-            tensor.copy(from: table.narrow(0, 0, tensor.size(0)) + type)
-          } else if key != name || name.hasPrefix("embeddings.word"), bert.shape(key) == tensor.shape {
-            tensor.copy(from: try bert.tensor(key))
-          } else {
+        for (name, tensor) in parameters.all where inherited.contains(name) {
+          guard name == positionTable else {
+            tensor.copy(from: try bert.tensor(Self.bert(name)))
             continue
           }
-          inherited.insert(name)
+          let type = try bert.tensor("embeddings.token_type_embeddings.weight").narrow(0, 0, 1)
+          tensor.copy(from: try bert.tensor(name).narrow(0, 0, tensor.size(0)) + type)
         }
       }
     }
     return inherited
   }
+
+  private static let positionTable = "embeddings.position_embeddings.weight"
 }

@@ -41,7 +41,7 @@ public struct Recipe: Codable, Sendable, Equatable {
 
   /// Sizes of a new Q-Former, and its dropout.
   public struct Adapter: Codable, Sendable, Equatable {
-    /// Adapter folder to start from; without it the Q-Former starts from the text model.
+    /// Adapter to start from, a name or a folder; without it the Q-Former starts from the text model.
     public var start: String?
     /// M, the number of queries.
     public var queries = 32
@@ -82,6 +82,8 @@ public struct Recipe: Codable, Sendable, Equatable {
   public struct ImageText: Codable, Sendable, Equatable {
     /// The part of a batch's pairs that the matching loss is computed on, 0 … 1.
     public var matchingPart = 1.0
+    /// The part of the matching loss's negatives that is drawn without regard to similarity, 0 … 1.
+    public var uniformNegatives = 0.0
     /// The part of a batch's pairs that the generation loss is computed on, 0 … 1.
     public var generationPart = 1.0
     /// Captions of an image in a batch; they share the image's pass.
@@ -246,6 +248,7 @@ public struct Recipe: Codable, Sendable, Equatable {
     try require(patchPart > 0 && patchPart <= 1, "patchPart is \(patchPart), expected 0 < part ≤ 1")
     for (name, part) in [
       ("matchingPart", imageText.matchingPart), ("generationPart", imageText.generationPart),
+      ("uniformNegatives", imageText.uniformNegatives),
     ] {
       try require((0...1).contains(part), "imageText.\(name) is \(part), expected 0 … 1")
     }

@@ -37,7 +37,7 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
     _ model: ImageTextQFormer, features: FeatureStack, captions: [[String]], texts: TextEncoder, rerank: Int
   ) throws -> RetrievalEvaluation {
     let flat = captions.flatMap { $0 }
-    let imageOfText = captions.enumerated().flatMap { index, list in Array(repeating: index, count: list.count) }
+    let owners = imagesOfTexts(captions)
     let ids = flat.map(texts.ids)
     return try withError {
       try withNoGrad {
@@ -58,8 +58,8 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
           }, 0)  // [images, texts]
         func recall(_ imageToText: Tensor, _ textToImage: Tensor) throws -> Recall {
           Recall(
-            imageToText: try RetrievalScores(similarity: imageToText.values(), imageOfText: imageOfText).imageToText,
-            textToImage: try RetrievalScores(similarity: textToImage.values(), imageOfText: imageOfText).textToImage)
+            imageToText: try RetrievalScores(similarity: imageToText.values(), imagesOfText: owners).imageToText,
+            textToImage: try RetrievalScores(similarity: textToImage.values(), imagesOfText: owners).textToImage)
         }
         let contrastive = try recall(similarity, similarity)
         guard rerank > 0 else { return RetrievalEvaluation(contrastive: contrastive, reranked: nil) }
@@ -68,6 +68,19 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
           contrastive: contrastive, reranked: try recall(reranked.imageToText, reranked.textToImage))
       }
     }
+  }
+
+  /// For each caption the images that carry it: its own, and those with a caption of the same words.
+  static func imagesOfTexts(_ captions: [[String]]) -> [[Int]] {
+    func key(_ caption: String) -> String {
+      let words = caption.lowercased().split { !$0.isLetter && !$0.isNumber }
+      return words.isEmpty ? caption : words.joined(separator: " ")
+    }
+    var images: [String: Set<Int>] = [:]
+    for (index, list) in captions.enumerated() {
+      for caption in list { images[key(caption), default: []].insert(index) }
+    }
+    return captions.flatMap { list in list.map { images[key($0), default: []].sorted() } }
   }
 
   static func batches(_ rows: [Int], _ size: Int) -> [[Int]] {

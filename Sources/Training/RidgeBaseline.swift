@@ -57,8 +57,8 @@ enum RidgeBaseline {
         func recall(_ x: Tensor, _ weights: Tensor, _ captions: [[String]]) throws -> RetrievalEvaluation.Recall {
           let similarity = x.matmul(weights).to(.float32).normalized()
             .matmul(embed(captions.flatMap { $0 }).normalized().transposed(0, 1))
-          let owners = captions.enumerated().flatMap { index, list in Array(repeating: index, count: list.count) }
-          let scores = try RetrievalScores(similarity: similarity.values(), imageOfText: owners)
+          let scores = try RetrievalScores(
+            similarity: similarity.values(), imagesOfText: RetrievalEvaluation.imagesOfTexts(captions))
           return .init(imageToText: scores.imageToText, textToImage: scores.textToImage)
         }
         let x = design(raw)

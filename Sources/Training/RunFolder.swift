@@ -3,7 +3,8 @@ public import Foundation
 import Torch
 import TorchNN
 
-/// The folder of a run: `config.yaml`, `metrics.jsonl`, `checkpoints/step-N/`, and the adapter at the end.
+/// The folder of a run: `config.yaml`, `metrics.jsonl`, the same numbers as TensorBoard events, `checkpoints/step-N/`, and
+/// the adapter at the end.
 ///
 /// Everything is written under a temporary name first: killing the program at any moment leaves the last complete
 /// checkpoint usable.
@@ -12,6 +13,7 @@ public struct RunFolder: Sendable {
   public let url: URL
   private var checkpoints: URL { url.appendingPathComponent("checkpoints") }
   private var metricsFile: URL { url.appendingPathComponent("metrics.jsonl") }
+  private var events: EventFile { EventFile(folder: url) }
   private var configFile: URL { url.appendingPathComponent("config.yaml") }
 
   /// Makes the folder for a new run, or opens one to resume.
@@ -114,7 +116,8 @@ public struct RunFolder: Sendable {
 
   // MARK: Metrics
 
-  /// Appends a line to `metrics.jsonl`.
+  /// Appends a line to `metrics.jsonl`, and its numbers to the TensorBoard events: those of a validation set under its
+  /// name, the others under `training`.
   func log(_ values: [String: Any]) throws {
     var line = try JSONSerialization.data(withJSONObject: values, options: [.sortedKeys])
     line.append(0x0A)
@@ -127,6 +130,12 @@ public struct RunFolder: Sendable {
     } catch {
       throw CheckpointError.cannotWrite(file: metricsFile.path, reason: error.localizedDescription)
     }
+    let group = values["validation"] as? String ?? "training"
+    let scalars = values.sorted { $0.key < $1.key }.compactMap { name, value -> (tag: String, value: Double)? in
+      guard name != "step", let number = value as? Double ?? (value as? Int).map(Double.init) else { return nil }
+      return ("\(group)/\(name)", number)
+    }
+    try events.append(step: values["step"] as? Int ?? 0, scalars)
   }
 
   /// Whether the validation after a step was cut short: fewer lines than sets. Those that are there are removed.
@@ -137,7 +146,10 @@ public struct RunFolder: Sendable {
     return true
   }
 
-  private func cutMetrics(after step: Int) throws { try keepMetrics { ($0["step"] as? Int ?? 0) <= step } }
+  private func cutMetrics(after step: Int) throws {
+    try keepMetrics { ($0["step"] as? Int ?? 0) <= step }
+    try events.cut(after: step)
+  }
 
   private func metrics() -> [(line: Data, values: [String: Any])] {
     (FileManager.default.contents(atPath: metricsFile.path) ?? Data()).split(separator: 0x0A).compactMap { line in

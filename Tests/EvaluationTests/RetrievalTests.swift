@@ -17,6 +17,21 @@ struct RetrievalTests {
     #expect(scores.texts == 3)
   }
 
+  @Test("A text of two images finds either, and is foreign to neither")
+  func sharedText() throws {
+    // Three images; text 0 belongs to images 0 and 1, text 1 to image 1, text 2 to image 2.
+    let similarity: [Float] = [0.4, 0.1, 0.3, 0.8, 0.7, 0.9, 0.5, 0.2, 0.6]
+    let shared = try RetrievalScores(similarity: similarity, imagesOfText: [[0, 1], [1], [2]], cutoffs: [1, 2])
+    #expect(shared.imageToText == [1: 2.0 / 3, 2: 1])  // image 1: text 2 alone is ahead of its own texts
+    #expect(shared.textToImage == [1: 2.0 / 3, 2: 1])  // text 2: image 1 is ahead
+    let alone = try RetrievalScores(similarity: similarity, imageOfText: [0, 1, 2], cutoffs: [1, 2])
+    #expect(alone.imageToText == [1: 2.0 / 3, 2: 2.0 / 3])  // image 1: texts 2 and 0 are ahead of text 1
+    #expect(alone.textToImage == [1: 1.0 / 3, 2: 2.0 / 3])  // text 0: images 1 and 2 are ahead
+    #expect(throws: EvaluationError.empty(what: "image of a text")) {
+      try RetrievalScores(similarity: [1, 2], imagesOfText: [[0], []])
+    }
+  }
+
   @Test("Agrees with sorting every row and column")
   func againstSorting() throws {
     let images = 23

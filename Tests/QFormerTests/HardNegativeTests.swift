@@ -41,6 +41,24 @@ import Torch
     #expect(square < 13.28, "χ² with 4 degrees of freedom, 1 % level: \(square), \(counts)")
   }
 
+  @Test func aPartIsDrawnUniformly() throws {
+    // The next row is the only hard negative: half of the draws take it, the other half any of five.
+    let scores = Tensor.zeros([6, 6])
+    for row in 0..<6 { scores.select(0, row).select(0, (row + 1) % 6).copy(from: Tensor(Float(50))) }
+    let generator = Generator(seed: 4)
+    var counts = [Double](repeating: 0, count: 6)
+    for _ in 0..<500 {
+      let drawn = try #require(Matching.hardNegatives(scores: scores, uniformPart: 0.5, generator: generator))
+      for (row, column) in drawn.values(as: Int.self).enumerated() { counts[(column - row + 6) % 6] += 1 }
+    }
+    #expect(counts[0] == 0)
+    let square = zip(counts.dropFirst(), [0.6, 0.1, 0.1, 0.1, 0.1]).reduce(0.0) { sum, pair in
+      let expected = 3000 * pair.1
+      return sum + (pair.0 - expected) * (pair.0 - expected) / expected
+    }
+    #expect(square < 13.28, "χ² with 4 degrees of freedom, 1 % level: \(square), \(counts)")
+  }
+
   @Test func aRowWithoutNegativesGivesNone() {
     let generator = Generator(seed: 0)
     #expect(Matching.hardNegatives(scores: Tensor([Float(1)], [1, 1]), generator: generator) == nil)

@@ -144,6 +144,31 @@ struct TrainingRunTests {
     }
   }
 
+  @Test("Stage 1 goes on from an adapter, and only from one of its own kind")
+  func stage1FromAdapter() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.epochs = 30
+      place.recipe.validateEvery = 0
+      let adapter = try #require(try place.train("first"))
+      let (fresh, learnt) = try place.change("first", "itg")
+      place.recipe.adapter.start = adapter.path
+      place.recipe.imageText.uniformNegatives = 0.5
+      place.recipe.epochs = 4
+      let next = try #require(try place.train("next"))
+      let (continued, _) = try place.change("next", "itg")
+      #expect(abs(continued - learnt) < 0.5 * (fresh - learnt), "\(fresh) → \(learnt), then \(continued)")
+      #expect(try place.weights(next).keys.sorted() == place.weights(adapter).keys.sorted())
+      place.recipe.encoder.block = 0
+      #expect {
+        try place.train("other")
+      } throws: { error in
+        guard case .badRecipe(let file, let reason) = error as? TrainingError else { return false }
+        return file == adapter.path && reason.contains("adapter.start")
+      }
+    }
+  }
+
   @Test("Stage 2 starts from stage 1's adapter and resumes bit by bit; its adapter loads")
   func stage2() throws {
     try withTemporaryFolder { folder in

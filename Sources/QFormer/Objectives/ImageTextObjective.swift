@@ -28,14 +28,15 @@ extension ImageTextQFormer {
   ///   - generator: Draws the negatives, and the parts.
   ///   - matchingPart: The part of the pairs that the matching loss is computed on, drawn anew; 0 for none. BLIP-2 takes
   ///     all; a part costs that much less.
+  ///   - uniformNegatives: The part of the matching loss's negatives that is drawn without regard to similarity.
   ///   - generationPart: The same for the generation loss.
   ///   - labelSmoothing: Of the contrastive and the generation loss.
   ///   - isTraining: Whether dropout is on.
   /// - Throws: ``QFormerError`` for wrong shapes or a missing head.
   public func losses(
     features: Tensor, ids: Tensor, mask: Tensor, imageOfText: [Int]? = nil, imageIDs: Tensor? = nil,
-    generator: Generator, matchingPart: Double = 1, generationPart: Double = 1, labelSmoothing: Double = 0.1,
-    isTraining: Bool = true
+    generator: Generator, matchingPart: Double = 1, uniformNegatives: Double = 0, generationPart: Double = 1,
+    labelSmoothing: Double = 0.1, isTraining: Bool = true
   ) throws -> ImageTextLosses {
     let batch = ids.size(0)
     let images = imageOfText.map { Tensor($0) }
@@ -54,8 +55,8 @@ extension ImageTextQFormer {
       contrastive: Contrastive.loss(
         similarity: similarity, temperature: temperature, imageIDs: imageIDs, labelSmoothing: labelSmoothing),
       matching: try matchingLoss(
-        pairs, image, scores: similarity / temperature, part: matchingPart, generator: generator,
-        isTraining: isTraining),
+        pairs, image, scores: similarity / temperature, part: matchingPart, uniformPart: uniformNegatives,
+        generator: generator, isTraining: isTraining),
       generation: try generationLoss(
         pairs, queries: seen.selfKeyValues, part: generationPart, generator: generator,
         labelSmoothing: labelSmoothing, isTraining: isTraining))
@@ -80,12 +81,14 @@ extension ImageTextQFormer {
 
   /// 3 K pairs: texts [positive, positive, negative] with images [positive, negative, positive].
   private func matchingLoss(
-    _ pairs: Pairs, _ image: ImageKeyValues, scores: Tensor, part: Double, generator: Generator, isTraining: Bool
+    _ pairs: Pairs, _ image: ImageKeyValues, scores: Tensor, part: Double, uniformPart: Double, generator: Generator,
+    isTraining: Bool
   ) throws -> Tensor? {
     guard let own = pairs.part(part, generator: generator),
       let negativeImages = Matching.hardNegatives(
-        scores: scores.transposed(0, 1), ids: pairs.imageIDs, generator: generator),
-      let negativeTexts = Matching.hardNegatives(scores: scores, ids: pairs.imageIDs, generator: generator)
+        scores: scores.transposed(0, 1), ids: pairs.imageIDs, uniformPart: uniformPart, generator: generator),
+      let negativeTexts = Matching.hardNegatives(
+        scores: scores, ids: pairs.imageIDs, uniformPart: uniformPart, generator: generator)
     else { return nil }
     let texts = Tensor.cat([own, own, negativeTexts.indexSelect(0, own)], 0)
     let images = Tensor.cat([own, negativeImages.indexSelect(0, own), own], 0)
