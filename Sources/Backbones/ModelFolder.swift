@@ -98,6 +98,13 @@ extension KeyedDecodingContainer {
     throw corrupted(key, "expected \(words.joined(separator: " or ")), found \(found)")
   }
 
+  /// Token numbers given as one number or as a list; null stands for none.
+  func oneOrMore(_ key: Key, default value: [Int]) throws -> [Int] {
+    guard contains(key) else { return value }
+    if let list = try? decode([Int].self, forKey: key) { return list }
+    return try decodeIfPresent(Int.self, forKey: key).map { [$0] } ?? []
+  }
+
   /// The error for a field whose value cannot be used.
   func corrupted(_ key: Key, _ reason: String) -> DecodingError {
     .dataCorruptedError(forKey: key, in: self, debugDescription: reason)
@@ -107,7 +114,40 @@ extension KeyedDecodingContainer {
 /// Limits of what a configuration may ask for.
 enum Limit {
   static let width = 1...65_536
+  static let inner = 1...1_048_576
+  static let side = 1...16_384
   static let layers = 1...1_024
   static let vocabulary = 1...4_194_304
   static let positions = 1...16_777_216
+}
+
+/// The configuration of one tower, alone in a file or inside that of a whole model: `vision_config`.
+struct Part<Value: Decodable>: Decodable {
+  let value: Value
+
+  private enum Keys: String, CodingKey { case vision = "vision_config" }
+
+  init(from decoder: any Decoder) throws {
+    let whole = try decoder.container(keyedBy: Keys.self)
+    value = try whole.decodeIfPresent(Value.self, forKey: .vision) ?? Value(from: decoder)
+  }
+}
+
+/// Builds a vision tower on the weights of its own folder, or on what lies below `vision_model` in that of a whole model.
+///
+/// - Parameters:
+///   - folder: A folder in Hugging Face layout.
+///   - ignoring: Patterns of keys of the tower that may stay unused.
+///   - build: Makes the tower from the scope it is given.
+func loadVisionPart<Model>(
+  folder: URL, ignoring: [String], build: (ParameterScope) throws -> Model
+) throws -> (model: Model, report: LoadReport) {
+  let checkpoint = try Checkpoint(contentsOf: folder)
+  let prefix = "vision_model."
+  guard checkpoint.names.contains(where: { $0.hasPrefix(prefix) }) else {
+    return try loadModel(from: checkpoint, ignoring: ignoring, build: build)
+  }
+  let others = checkpoint.names.filter { !$0.hasPrefix(prefix) }
+  return try loadModel(
+    from: checkpoint, keyMap: KeyMap([KeyMap.Rule("", "vision_model")]), ignoring: ignoring + others, build: build)
 }

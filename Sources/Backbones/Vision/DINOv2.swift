@@ -4,7 +4,6 @@
 // Shapes: B batch · H, W pixels · P patch side · N = (H/P)·(W/P) patch tokens · Dv width · A heads · d = Dv/A.
 import Checkpoints
 public import Foundation
-import Synchronization
 public import Torch
 public import TorchNN
 
@@ -107,18 +106,15 @@ public struct DINOv2Configuration: Codable, Sendable, Equatable {
 }
 
 /// The DINOv2 picture encoder.
-public final class DINOv2: Sendable {
+public final class DINOv2: VisionTower {
   /// Its sizes.
   public let configuration: DINOv2Configuration
   private let classToken: Tensor  // [1, 1, Dv]
-  private let positions: Tensor  // [1, 1 + grid², Dv]
+  private let positions: PatchPositions
   private let patchWeight: Tensor  // [Dv, channels, P, P]
   private let patchBias: Tensor  // [Dv]
   private let blocks: [Block]
   private let norm: LayerNorm
-  private let tables = Mutex<[Grid: Tensor]>([:])
-
-  private struct Grid: Hashable { let rows: Int, columns: Int }
 
   /// Takes all weights from the scope, under the names of Dinov2Model.
   public init(_ configuration: DINOv2Configuration, _ scope: ParameterScope) {
@@ -131,7 +127,8 @@ public final class DINOv2: Sendable {
     // Pre-training alone uses the mask token; it is held so that a strict load knows it.
     if embeddings.has("mask_token") { _ = embeddings.parameter("mask_token", [1, width], .zeros) }
     let side = configuration.gridSide
-    positions = embeddings.parameter("position_embeddings", [1, 1 + side * side, width], normal)
+    positions = PatchPositions(
+      embeddings.parameter("position_embeddings", [1, 1 + side * side, width], normal), side: side)
     let projection = embeddings["patch_embeddings.projection"]
     patchWeight = projection.parameter("weight", [width, configuration.channels, patch, patch], normal)
     patchBias = projection.parameter("bias", [width], .zeros)
@@ -153,6 +150,13 @@ public final class DINOv2: Sendable {
     }.model
   }
 
+  /// Dv.
+  public var width: Int { configuration.hiddenSize }
+  /// The number of blocks.
+  public var blockCount: Int { blocks.count }
+  /// P in pixels.
+  public var patchSize: Int { configuration.patchSize }
+
   /// Tokens of pictures: the class token, then the patches row by row.
   ///
   /// - Parameters:
@@ -161,46 +165,16 @@ public final class DINOv2: Sendable {
   ///     Left out: the last block and the final normalisation.
   /// - Returns: `[B, 1 + N, Dv]`. A wrong shape or block is a failure for `withError`.
   public func tokens(_ pixels: Tensor, block: Int? = nil) -> Tensor {
+    if let refusal = refusal(pixels, channels: configuration.channels, block: block) { return refusal }
     let shape = pixels.shape
     let patch = configuration.patchSize
-    guard shape.count == 4, shape[1] == configuration.channels, shape[2] >= patch, shape[3] >= patch,
-      shape[2].isMultiple(of: patch), shape[3].isMultiple(of: patch)
-    else {
-      return .failed(
-        "DINOv2 takes pixels [B, \(configuration.channels), H, W], H and W multiples of \(patch); found \(shape)")
-    }
-    if let block, !blocks.indices.contains(block) {
-      return .failed("DINOv2 has the blocks 0 … \(blocks.count - 1); asked for \(block)")
-    }
     // [B, Dv, H/P, W/P] → [B, N, Dv]
     let patches = pixels.conv2d(patchWeight, patchBias, stride: patch)
       .reshaped(shape[0], configuration.hiddenSize, -1).transposed(1, 2)
-    let table = positionTable(rows: shape[2] / patch, columns: shape[3] / patch)
+    let table = positions(rows: shape[2] / patch, columns: shape[3] / patch)
     var x = Tensor.cat([classToken.expanded(shape[0], -1, -1), patches], 1) + table  // [B, 1 + N, Dv]
     for layer in blocks.prefix((block ?? blocks.count - 1) + 1) { x = layer(x) }
     return block == nil ? norm(x) : x
-  }
-
-  /// The position table for a grid of patches, `[1, 1 + rows · columns, Dv]`: resized bicubic (a = −0.75, corners not
-  /// aligned, no antialias) unless the grid is the one it was trained for. Kept for the next pictures of this size.
-  private func positionTable(rows: Int, columns: Int) -> Tensor {
-    let side = configuration.gridSide
-    if rows == side, columns == side { return positions }
-    let grid = Grid(rows: rows, columns: columns)
-    if !positions.requiresGrad, let table = tables.withLock({ $0[grid] }) { return table }
-    let width = configuration.hiddenSize
-    let image = positions.slice(1, 1).reshaped(1, side, side, width).permuted(0, 3, 1, 2)  // [1, Dv, side, side]
-    let resized = image.bicubic(height: rows, width: columns)
-      .permuted(0, 2, 3, 1).reshaped(1, rows * columns, width)  // [1, N, Dv]
-    let table = Tensor.cat([positions.narrow(1, 0, 1), resized], 1)
-    if table.isValid, !table.requiresGrad {
-      tables.withLock { tables in
-        // Pictures of many sizes must not fill the memory.
-        if tables.count >= 64 { tables.removeAll() }
-        tables[grid] = table
-      }
-    }
-    return table
   }
 }
 

@@ -26,6 +26,15 @@ extension Tensor {
   /// Gaussian error linear unit, exact with erf (Hendrycks and Gimpel, arXiv 1606.08415).
   public func gelu() -> Tensor { Ops.gelu(.tensor(self)) }
 
+  /// Gaussian error linear unit by tanh, ½x(1 + tanh(√(2/π)(x + 0.044715x³))): the same paper's approximation.
+  public func tanhGELU() -> Tensor { Ops.gelu(.tensor(self), .string("tanh")) }
+
+  /// The larger of x and 0.
+  public func relu() -> Tensor { Ops.relu(.tensor(self)) }
+
+  /// 1 / (1 + e⁻ˣ).
+  public func sigmoid() -> Tensor { Ops.sigmoid(.tensor(self)) }
+
   /// x · sigmoid(x).
   public func silu() -> Tensor { Ops.silu(.tensor(self)) }
 

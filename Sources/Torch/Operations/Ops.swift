@@ -96,6 +96,8 @@ enum Ops {
   static let rmsNorm = Operator("aten::rms_norm")
   static let gelu = Operator("aten::gelu")
   static let silu = Operator("aten::silu")
+  static let relu = Operator("aten::relu")
+  static let sigmoid = Operator("aten::sigmoid")
   static let softmax = Operator("aten::softmax", "int")
   static let logSoftmax = Operator("aten::log_softmax", "int")
   static let dropout = Operator("aten::dropout")
