@@ -1,4 +1,4 @@
-"""Writes Sources/Tokenizers/UnicodeData.swift and UnicodeDecompositions.swift.
+"""Writes Sources/Tokenizers/UnicodeData.swift, UnicodeDecompositions.swift and GraphemeData.swift.
 
 The Python `tokenizers` library mixes tables of several Unicode versions (its regular-expression engine, the Rust
 standard library, and two older crates). This script asks the library itself about every scalar, so that the Swift
@@ -13,6 +13,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, __version__, models, normalizers, pre_tokenizers
 
+HEAD = (
+    "// Written by Tests/Fixtures/tokenizers/make_unicode_tables.py from what tokenizers " + __version__ +
+    " answers;\n// do not edit by hand.\n\n")
 SCALARS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 
 
@@ -66,6 +69,57 @@ def combining_classes(nfd):
         r = representatives[classes[c]]
         assert nfd.normalize_str(r + s) == r + s, hex(c)
     return classes
+
+
+def cluster_normalizer():
+    """A `Precompiled` normalizer that turns every scalar but U+0001 into "|".
+
+    The library replaces a whole cluster of fewer than six bytes at once, and longer ones scalar by scalar: how many
+    bars come back tells how a text falls into clusters. The double-array trie has one key for each first byte.
+    """
+    units = [0] * 1024
+    units[0] = 256 << 10  # the root: children at 256 ^ byte
+    for byte in [*range(2, 128), *range(0xC2, 0xF5)]:
+        units[256 + byte] = 512 << 10 | 1 << 8 | byte  # a key ends here; its value at 512 ^ (256 + byte)
+        units[768 + byte] = 1 << 31
+    trie = b"".join(unit.to_bytes(4, "little") for unit in units)
+    return normalizers.Precompiled(len(trie).to_bytes(4, "little") + trie + b"|\0")
+
+
+def grapheme_sets():
+    """What extended grapheme clusters depend on, as far as clusters of fewer than six bytes show it."""
+    normalizer = cluster_normalizer()
+    scalars = [c for c in SCALARS if c > 1]
+    ka, virama, acute, joiner, sign = "\u0915", "\u094d", "\u0301", "\u200d", "\u00a9"
+
+    def where(before, after, bars, scalars=scalars):
+        """The scalars for which `before + scalar + after` gives so many bars."""
+        out = []
+        for i in range(0, len(scalars), 20000):
+            part = scalars[i : i + 20000]
+            lines = normalizer.normalize_str("\x01".join(before + chr(c) + after for c in part)).split("\x01")
+            assert len(lines) == len(part)
+            out += [c for c, line in zip(part, lines) if len(line) == bars]
+        return out
+
+    joins = where("a", "", 1)
+    controls = [0, 1] + where("", acute + acute, 2)
+    linkers = where(ka, ka + acute, 4, joins)
+    apart = set(joins) | set(controls)
+    letters = [c for c in scalars if 0x800 <= c < 0x10000 and c not in apart]
+    return [
+        ("controls", "What nothing joins.", controls),
+        ("joins", "What joins the cluster before it.", joins),
+        ("prepends", "What the next scalar joins.", where("", "a", 1)),
+        ("pictographs", "What joins a pictograph and a zero-width joiner.", 
+         [c for c in where(sign + joiner, "", 3) if c not in apart]),
+        ("extends", "What may stand between a pictograph and a joiner.",
+         where(sign, joiner + sign + acute, 5, joins)),
+        ("consonants", "Consonants of conjuncts.", where(ka + virama, acute, 4, letters)),
+        ("linkers", "What links two consonants.", linkers),
+        ("fillers", "What may stand beside a linker.",
+         sorted(set(where(ka + virama, ka + acute, 5, joins)) - set(linkers))),
+    ]
 
 
 def runs(scalars):
@@ -140,6 +194,14 @@ def literal(name, doc, text):
     return f'  /// {doc}\n  static let {name} = """\n{body}\n    """\n'
 
 
+def grapheme_data():
+    out = HEAD + "/// Classes of scalars for grapheme clusters: `gap length …` in hexadecimal, each gap counted from the end\n"
+    out += "/// of the run before. Hangul and flags are computed.\n"
+    out += "enum GraphemeData {\n"
+    out += "\n".join(literal(name, doc, runs(scalars)) for name, doc, scalars in grapheme_sets())
+    return out + "}\n"
+
+
 def main():
     target = Path(sys.argv[1])
     nfd, nfkd, nfc = normalizers.NFD(), normalizers.NFKD(), normalizers.NFC()
@@ -154,9 +216,6 @@ def main():
     composed = sorted(c for c, t in canonical.items() if nfc.normalize_str(chr(c)) == chr(c))
     classes = combining_classes(nfd)
 
-    head = (
-        "// Written by Tests/Fixtures/tokenizers/make_unicode_tables.py from what tokenizers " + __version__ +
-        " answers;\n// do not edit by hand.\n\n")
     sets = [
         ("letters", "`\\p{L}` of the regular-expression engine.", removed_by(r"\p{L}")),
         ("numbers", "`\\p{N}` of the regular-expression engine.", removed_by(r"\p{N}")),
@@ -169,7 +228,7 @@ def main():
         ("words", "`\\w` around added tokens that match single words only.", word_scalars()),
     ]
     assert removed_by(r"\s") == chosen(lambda c: pre_tokenizers.BertPreTokenizer().pre_tokenize_str(c) == [])
-    out = head + "/// Sets of scalars: `gap length …` in hexadecimal, each gap counted from the end of the run before.\n"
+    out = HEAD + "/// Sets of scalars: `gap length …` in hexadecimal, each gap counted from the end of the run before.\n"
     out += "enum UnicodeData {\n"
     out += "\n".join(literal(name, doc, runs(scalars)) for name, doc, scalars in sets)
     out += "\n" + literal(
@@ -182,7 +241,7 @@ def main():
     out += "}\n"
     (target / "UnicodeData.swift").write_text(out)
 
-    out = head + "/// Full decompositions `gap:scalar.scalar…` in hexadecimal, each gap counted from the source before.\n"
+    out = HEAD + "/// Full decompositions `gap:scalar.scalar…` in hexadecimal, each gap counted from the source before.\n"
     out += "/// Hangul syllables are computed.\n"
     out += "enum UnicodeDecompositions {\n"
     out += literal("canonical", "Canonical decompositions (NFD).", mappings(canonical))
@@ -194,6 +253,7 @@ def main():
         runs(composed))
     out += "}\n"
     (target / "UnicodeDecompositions.swift").write_text(out)
+    (target / "GraphemeData.swift").write_text(grapheme_data())
     print(len(canonical), len(compatible), len(composed), len(classes), {n: len(s) for n, _, s in sets})
 
 
