@@ -91,21 +91,27 @@ struct AddedTokens: Sendable {
         continue
       }
       let part = UnsafeBufferPointer(rebasing: text[match.start..<match.end])
+      let startsText = match.start == 0
       guard let normalizer else {
-        appendNormalized(part, to: &result)
+        appendNormalized(part, startLength: startsText ? 1 : 0, to: &result)
         continue
       }
-      normalizer.normalized(part).withUnsafeBufferPointer { appendNormalized($0, to: &result) }
+      let startLength = startsText ? normalizer.startLength(of: part) : 0
+      normalizer.normalized(part, startsText: startsText).withUnsafeBufferPointer {
+        appendNormalized($0, startLength: startLength, to: &result)
+      }
     }
     return result
   }
 
-  private func appendNormalized(_ text: UnsafeBufferPointer<UInt8>, to result: inout SplitText) {
+  private func appendNormalized(
+    _ text: UnsafeBufferPointer<UInt8>, startLength: Int, to result: inout SplitText
+  ) {
     for match in matches(in: text, normalizedTrie) {
       if match.id >= 0 {
         result.append(token: match.id)
       } else {
-        result.append(text: text[match.start..<match.end])
+        result.append(text: text[match.start..<match.end], startLength: max(0, startLength - match.start))
       }
     }
   }

@@ -2,9 +2,6 @@ import Foundation
 
 /// A JSON value that knows where it stands, so that every complaint names the file and the key path.
 struct JSONNode {
-  /// Larger files are refused before they are read.
-  private static let sizeLimit = 1 << 30
-
   let value: JSONValue
   let path: String
   let file: String
@@ -21,21 +18,7 @@ struct JSONNode {
     func failure(_ expected: String, _ found: String) -> TokenizerError {
       TokenizerError(file: file, keyPath: "", expected: expected, found: found)
     }
-    let data: Data
-    do {
-      let attributes = try FileManager.default.attributesOfItem(atPath: file)
-      guard attributes[.type] as? FileAttributeType == .typeRegular else {
-        throw failure("a regular file", "something else")
-      }
-      let size = (attributes[.size] as? NSNumber)?.intValue ?? 0
-      guard size <= Self.sizeLimit else { throw failure("at most \(Self.sizeLimit) bytes", "\(size) bytes") }
-      data = try Data(contentsOf: url)
-    } catch let error as TokenizerError {
-      throw error
-    } catch {
-      throw failure("a readable file", (error as NSError).localizedDescription)
-    }
-    let bytes = [UInt8](data)
+    let bytes = try FileBytes.read(url)
     guard String(validating: bytes, as: UTF8.self) != nil else { throw failure("UTF-8 text", "other bytes") }
     do throws(JSONParser.Failure) {
       value = try bytes.withUnsafeBufferPointer { buffer throws(JSONParser.Failure) in try JSONParser.parse(buffer) }
@@ -101,6 +84,15 @@ struct JSONNode {
       throw failure(expected: "a whole number from 0 to \(UInt32.max)")
     }
     return value
+  }
+
+  /// A number that is neither infinite nor a NaN.
+  func number() throws -> Double {
+    switch value {
+    case .integer(let value): return Double(value)
+    case .number(let value) where value.isFinite: return value
+    default: throw failure(expected: "a finite number")
+    }
   }
 
   func bool(_ key: String, default fallback: Bool) throws -> Bool {

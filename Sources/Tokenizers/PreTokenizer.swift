@@ -3,6 +3,8 @@ indirect enum PreTokenizer: Sendable {
   case bert
   case byteLevel(addsPrefixSpace: Bool, usesPattern: Bool)
   case digits(individual: Bool)
+  case metaspace(Metaspace)
+  case whitespaceSplit
   case split(SplitPattern, SplitBehavior, isInverted: Bool)
   case sequence([PreTokenizer])
 
@@ -11,6 +13,8 @@ indirect enum PreTokenizer: Sendable {
     case bert = "BertPreTokenizer"
     case byteLevel = "ByteLevel"
     case digits = "Digits"
+    case metaspace = "Metaspace"
+    case whitespaceSplit = "WhitespaceSplit"
     case split = "Split"
     case sequence = "Sequence"
   }
@@ -23,6 +27,8 @@ indirect enum PreTokenizer: Sendable {
         addsPrefixSpace: try node.required("add_prefix_space").bool(),
         usesPattern: try node.bool("use_regex", default: true))
     case .digits: self = .digits(individual: try node.required("individual_digits").bool())
+    case .metaspace: self = .metaspace(try Metaspace(node))
+    case .whitespaceSplit: self = .whitespaceSplit
     case .split:
       self = .split(
         try SplitPattern(node.required("pattern")), try node.required("behavior").name(SplitBehavior.self),
@@ -37,11 +43,13 @@ indirect enum PreTokenizer: Sendable {
     case .byteLevel(let addsPrefixSpace, let usesPattern):
       if addsPrefixSpace { Self.addPrefixSpaces(&text) }
       if usesPattern { SplitPattern.gpt2.split(&text, .isolated, isInverted: false) }
-      text.rewrite(capacity: text.bytes.count * 2) { piece, output in
+      text.rewrite(capacity: text.bytes.count * 2) { piece, _, output in
         for byte in piece { ByteAlphabet.append(byte, to: &output) }
       }
     case .digits(let individual):
       SplitPattern.digit.split(&text, individual ? .isolated : .contiguous, isInverted: false)
+    case .metaspace(let metaspace): metaspace.split(&text)
+    case .whitespaceSplit: Self.splitAtWhitespace(&text)
     case .split(let pattern, let behavior, let isInverted): pattern.split(&text, behavior, isInverted: isInverted)
     case .sequence(let parts): for part in parts { part.apply(to: &text) }
     }
@@ -70,8 +78,26 @@ indirect enum PreTokenizer: Sendable {
     }
   }
 
+  /// White space separates words and is dropped.
+  private static func splitAtWhitespace(_ text: inout SplitText) {
+    let classes = UnicodeClasses.shared
+    text.split { bytes, start, end, emit in
+      var wordStart = start
+      var index = start
+      while index < end {
+        let (scalar, next) = bytes.scalar(at: index)
+        if classes.contains(scalar, .whitespace) {
+          emit(wordStart, index)
+          wordStart = next
+        }
+        index = next
+      }
+      emit(wordStart, end)
+    }
+  }
+
   private static func addPrefixSpaces(_ text: inout SplitText) {
-    text.rewrite(capacity: text.bytes.count + text.pieces.count) { piece, output in
+    text.rewrite(capacity: text.bytes.count + text.pieces.count) { piece, _, output in
       if piece.first != 0x20 { output.append(0x20) }
       output.append(contentsOf: piece)
     }

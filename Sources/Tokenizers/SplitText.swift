@@ -6,6 +6,8 @@ struct SplitText {
     var end: Int
     /// The id of a token, or -1 for text that the model has yet to see.
     var id: Int
+    /// How many bytes, counted from the start of the piece, stand for the first character of the original text.
+    var startLength = 0
   }
 
   var bytes: [UInt8] = []
@@ -16,11 +18,11 @@ struct SplitText {
   }
 
   /// Appends text; nothing for an empty one.
-  mutating func append(text: some Collection<UInt8>) {
+  mutating func append(text: some Collection<UInt8>, startLength: Int) {
     guard !text.isEmpty else { return }
     let start = bytes.count
     bytes.append(contentsOf: text)
-    pieces.append(Piece(start: start, end: bytes.count, id: -1))
+    pieces.append(Piece(start: start, end: bytes.count, id: -1, startLength: startLength))
   }
 
   /// Replaces each text piece by what `body` reports of it; empty parts are dropped.
@@ -37,7 +39,9 @@ struct SplitText {
           result.append(piece)
         } else {
           body(buffer, piece.start, piece.end) { start, end in
-            if start < end { result.append(Piece(start: start, end: end, id: -1)) }
+            guard start < end else { return }
+            let startLength = max(0, piece.startLength - (start - piece.start))
+            result.append(Piece(start: start, end: end, id: -1, startLength: startLength))
           }
         }
       }
@@ -47,14 +51,16 @@ struct SplitText {
 
   /// Rewrites the text of every text piece into a new buffer.
   mutating func rewrite(
-    capacity: Int, _ body: (_ piece: UnsafeBufferPointer<UInt8>, _ output: inout [UInt8]) -> Void
+    capacity: Int,
+    _ body: (_ piece: UnsafeBufferPointer<UInt8>, _ startsText: Bool, _ output: inout [UInt8]) -> Void
   ) {
     var output: [UInt8] = []
     output.reserveCapacity(capacity)
     bytes.withUnsafeBufferPointer { buffer in
       for index in pieces.indices where pieces[index].id < 0 {
         let start = output.count
-        body(UnsafeBufferPointer(rebasing: buffer[pieces[index].start..<pieces[index].end]), &output)
+        let piece = UnsafeBufferPointer(rebasing: buffer[pieces[index].start..<pieces[index].end])
+        body(piece, pieces[index].startLength > 0, &output)
         pieces[index].start = start
         pieces[index].end = output.count
       }

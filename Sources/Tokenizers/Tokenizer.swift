@@ -1,30 +1,54 @@
 public import Foundation
 
-/// Text to token ids and back, as a Hugging Face `tokenizer.json` describes it.
+/// Text to token ids and back, as a Hugging Face `tokenizer.json` or a vocabulary describes it.
 ///
-/// Encoding and decoding give what the Python library `tokenizers` gives. The `truncation` and `padding` sections of
-/// the file are left alone: pass `maximumLength` to cut, and pad where batches are made.
+/// Encoding and decoding give what the Python library `tokenizers` gives for a `tokenizer.json`, for `vocab.json` with
+/// `merges.txt` (GPT-2, OPT) and for `vocab.txt` (BERT), and what `sentencepiece` gives for a `.model` file (T5, Llama),
+/// where the special tokens that a text spells are found first. The `truncation` and `padding` sections of
+/// `tokenizer.json` are left alone: pass `maximumLength` to cut, and pad where batches are made.
 public struct Tokenizer: Sendable {
-  private let model: Model
-  private let normalizer: Normalizer?
+  let model: Model
+  let normalizer: Normalizer?
   private let preTokenizer: PreTokenizer?
-  private let postProcessor: PostProcessor?
+  var postProcessor: PostProcessor?
   private let decoder: TokenDecoder?
-  private var addedTokens = AddedTokens()
+  var addedTokens = AddedTokens()
+  var specialIDs: [SpecialToken: Int] = [:]
 
-  /// Reads a `tokenizer.json`, or the one inside a folder.
+  /// Reads the tokenizer of a folder, or one file.
   ///
-  /// - Throws: `TokenizerError`, which names the file and the key path, for a file that cannot be read, is not JSON,
+  /// In a folder, `tokenizer.json` is read if it is there. Else `tokenizer_class` of `tokenizer_config.json` says which
+  /// files belong to it, or, without that, the first that is there of `vocab.json` with `merges.txt`, `spiece.model`,
+  /// `tokenizer.model` and `vocab.txt`. Special tokens and flags come from `tokenizer_config.json`,
+  /// `special_tokens_map.json` and `added_tokens.json` beside it. In a `.model`, what follows a special token is a text
+  /// of its own, with the space in front that it then gets; where `legacy` is false, it is the rest of one text.
+  ///
+  /// - Throws: `TokenizerError`, which names the file and the key path, for a file that cannot be read, is broken,
   ///   contradicts itself, or asks for a kind of model, normalizer, pre-tokenizer, post-processor or decoder that is
-  ///   not known (the error lists the known ones).
+  ///   not known (the error lists the known ones), and for a folder without a tokenizer.
   public init(contentsOf file: URL) throws {
     var isFolder: ObjCBool = false
     let exists = FileManager.default.fileExists(atPath: file.path, isDirectory: &isFolder)
-    let url = exists && isFolder.boolValue ? file.appendingPathComponent("tokenizer.json") : file
-    try self.init(JSONNode(contentsOf: url))
+    if exists, isFolder.boolValue {
+      let settings = try TokenizerSettings(folder: file)
+      try self.init(VocabularyFiles(folder: file, settings), settings)
+    } else if file.pathExtension == "json", file.lastPathComponent != "vocab.json" {
+      try self.init(JSONNode(contentsOf: file), nil)
+    } else {
+      let settings = try TokenizerSettings(folder: file.deletingLastPathComponent())
+      try self.init(VocabularyFiles(file: file, settings), settings)
+    }
   }
 
-  private init(_ node: JSONNode) throws {
+  init(model: Model, normalizer: Normalizer?, preTokenizer: PreTokenizer?, decoder: TokenDecoder?) {
+    self.model = model
+    self.normalizer = normalizer
+    self.preTokenizer = preTokenizer
+    self.decoder = decoder
+  }
+
+  /// Reads a `tokenizer.json`; the settings only say which of its tokens have which role.
+  init(_ node: JSONNode, _ settings: TokenizerSettings?) throws {
     if let version = try node.optional("version"), try version.string().text != "1.0" {
       throw version.failure(expected: "\"1.0\"")
     }
@@ -49,6 +73,7 @@ public struct Tokenizer: Sendable {
       addedTokens.add(token, id: written, normalizer: normalizer)
     }
     addedTokens.refresh()
+    for (role, token) in settings?.roles ?? [:] { specialIDs[role] = id(of: token.content.text) }
   }
 
   /// The ids of a text.
@@ -88,7 +113,7 @@ public struct Tokenizer: Sendable {
       tokens.append(token)
     }
     guard let decoder else { return Array(tokens.joined(separator: [0x20])).text }
-    return Array(decoder.apply(to: tokens).joined()).text
+    return Array(decoder.apply(to: tokens, isSpecial: addedTokens.isSpecial).joined()).text
   }
 
   /// The id of a token as it stands in the vocabulary, such as `##ing` or `Ġthe`.
@@ -96,6 +121,9 @@ public struct Tokenizer: Sendable {
     let bytes = Array(token.utf8)
     return addedTokens.id(of: bytes) ?? model.vocabulary.id(of: bytes)
   }
+
+  /// The id of the token with a role, such as the one that ends a text; nil if the files name none.
+  public func id(of role: SpecialToken) -> Int? { specialIDs[role] }
 
   /// The token of an id, as it stands in the vocabulary.
   public func token(of id: Int) -> String? {

@@ -25,6 +25,26 @@ struct Vocabulary: Sendable {
     }
   }
 
+  /// Takes tokens whose ids are their places in the list.
+  ///
+  /// - Parameter duplicate: The error for a token at the first index that stands at the second index already.
+  init(_ list: [[UInt8]], duplicate: (_ index: Int, _ first: Int) -> TokenizerError) throws {
+    ids = TokenTable(minimumCapacity: list.count)
+    tokens = Dictionary(minimumCapacity: list.count)
+    for (id, token) in list.enumerated() {
+      if let first = ids[token] { throw duplicate(id, first) }
+      ids[token] = id
+      tokens[id] = token
+    }
+  }
+
+  /// Takes the pieces of a SentencePiece file.
+  init(_ file: SentencePieceFile) throws {
+    try self.init(file.pieces.map(\.text)) { index, first in
+      file.failure("pieces[\(index)]", expected: "another piece than pieces[\(first)]", found: "the same")
+    }
+  }
+
   func id(of token: [UInt8]) -> Int? { ids[token] }
 
   func token(of id: Int) -> [UInt8]? { tokens[id] }
