@@ -60,8 +60,8 @@ import Tokenizers
     ("\"b\":1", "\"b\":01", "", "a number without leading zeros", "01"),
     (
       "{\"type\":\"NFC\"}", "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"\"}",
-      "normalizer.pattern",
-      "a literal pattern", "Regex"
+      "normalizer.pattern.Regex",
+      "\" {2,}\"", "\"x+\""
     ),
     (
       "{\"type\":\"Digits\"",

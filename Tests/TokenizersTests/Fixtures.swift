@@ -69,6 +69,17 @@ enum Fixtures {
     return try tokenizer(from: Data(bytes))
   }
 
+  /// A temporary folder with copies of files and with files of the given texts.
+  static func folder(copying files: [URL], with texts: [String: String] = [:]) throws -> URL {
+    let folder = FileManager.default.temporaryDirectory.appending(path: "tokenizer-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    for file in files {
+      try FileManager.default.copyItem(at: file, to: folder.appending(path: file.lastPathComponent))
+    }
+    for (name, text) in texts { try Data(text.utf8).write(to: folder.appending(path: name)) }
+    return folder
+  }
+
   /// Reads a tokenizer from text by way of a temporary file.
   static func tokenizer(from data: Data) throws -> Tokenizer {
     let file = FileManager.default.temporaryDirectory.appending(path: "tokenizer-\(UUID().uuidString).json")
