@@ -5,13 +5,7 @@ public import Torch
 ///
 /// Format: 8 bytes little-endian header length, a JSON header `{name: {dtype, shape, data_offsets}}`, then the data.
 /// Every size is checked against the file before it is used. Data must be covered without gaps or overlaps.
-public final class SafetensorsFile: Sendable {
-  struct Entry: Sendable {
-    let dtype: DType
-    let shape: [Int]
-    let range: Range<Int>  // in bytes from the start of the file
-  }
-
+public final class SafetensorsFile: Sendable, StoredTensors {
   private static let dtypes: [String: DType] = [
     "F64": .float64, "F32": .float32, "F16": .float16, "BF16": .bfloat16, "I64": .int64, "I32": .int32, "I16": .int16,
     "I8": .int8, "U8": .uint8, "BOOL": .bool,
@@ -19,8 +13,8 @@ public final class SafetensorsFile: Sendable {
   /// The largest header that is read, the format's own limit.
   private static let headerLimit = 100_000_000
 
-  private let file: MappedFile
-  private let entries: [String: Entry]
+  let file: MappedFile
+  private let entries: [String: StoredTensor]
   /// The names of all tensors, in the order of their data.
   public let names: [String]
   /// The header's `__metadata__`.
@@ -32,9 +26,21 @@ public final class SafetensorsFile: Sendable {
   /// Maps a file and checks its header.
   ///
   /// - Throws: ``CheckpointError`` that says what was expected and found.
-  public init(contentsOf url: URL) throws {
-    let file = try MappedFile(url)
+  public convenience init(contentsOf url: URL) throws { try self.init(MappedFile(url)) }
+
+  /// Checks bytes that are in memory; tensors copy nothing more.
+  ///
+  /// - Parameters:
+  ///   - bytes: A whole file.
+  ///   - name: What stands for the file in errors.
+  /// - Throws: ``CheckpointError`` that says what was expected and found.
+  public convenience init(parsing bytes: Data, name: String = "memory.safetensors") throws {
+    try self.init(MappedFile(bytes, name: name))
+  }
+
+  init(_ file: MappedFile) throws {
     self.file = file
+    let url = file.url
     let size = file.bytes.count
     func malformed(_ expected: String, _ found: String) -> CheckpointError {
       .malformed(file: url.path, expected: expected, found: found)
@@ -42,7 +48,9 @@ public final class SafetensorsFile: Sendable {
     guard size >= 8 else { throw malformed("at least 8 bytes of safetensors", "\(size) bytes") }
     let length = UInt64(littleEndian: file.bytes.loadUnaligned(as: UInt64.self))
     guard length <= UInt64(Self.headerLimit), Int(length) <= size - 8 else {
-      throw malformed("a header within the file's \(size) bytes", "a header length of \(length)")
+      let foreign = ForeignFile.recognise(UnsafeRawBufferPointer(file.bytes))
+      throw malformed(
+        "a safetensors header within the file's \(size) bytes", foreign ?? "a header length of \(length)")
     }
     let start = 8 + Int(length)
     let header = UnsafeRawBufferPointer(rebasing: file.bytes[8..<start])
@@ -61,7 +69,7 @@ public final class SafetensorsFile: Sendable {
     guard SafetensorsHeader.keyCount(header) == fields.keyCount else {
       throw malformed("a header that names each tensor once", "a name twice")
     }
-    var entries: [String: Entry] = [:]
+    var entries: [String: StoredTensor] = [:]
     for (name, field) in fields.tensors {
       let (type, shape, offsets) = (field.dtype, field.shape, field.dataOffsets)
       guard let dtype = Self.dtypes[type] else {
@@ -73,16 +81,13 @@ public final class SafetensorsFile: Sendable {
       guard offsets.count == 2, offsets[0] >= 0, offsets[1] >= offsets[0], offsets[1] <= size - start else {
         throw malformed("data_offsets within \(size - start) bytes of data for \(name)", "\(offsets.prefix(4))")
       }
-      var bytes = dtype.byteCount
-      for extent in shape {
-        let (product, overflow) = bytes.multipliedReportingOverflow(by: extent)
-        guard !overflow else { throw malformed("a shape that fits in memory for \(name)", "\(shape)") }
-        bytes = product
+      guard let bytes = byteCount(shape, dtype) else {
+        throw malformed("a shape that fits in memory for \(name)", "\(shape)")
       }
       guard bytes == offsets[1] - offsets[0] else {
         throw malformed("\(bytes) bytes for \(name) \(type) \(shape)", "\(offsets[1] - offsets[0]) bytes")
       }
-      entries[name] = Entry(dtype: dtype, shape: shape, range: start + offsets[0]..<start + offsets[1])
+      entries[name] = StoredTensor(dtype: dtype, shape: shape, range: start + offsets[0]..<start + offsets[1])
     }
     var end = start
     // An empty tensor comes before what starts at the same byte.
@@ -115,16 +120,10 @@ public final class SafetensorsFile: Sendable {
   /// - Throws: ``CheckpointError/noSuchTensor(file:name:)``.
   public func tensor(_ name: String) throws -> Tensor {
     guard let entry = entries[name] else { throw CheckpointError.noSuchTensor(file: url.path, name: name) }
-    return try withError {
-      guard entry.range.count > 0 else { return Tensor.zeros(entry.shape, dtype: entry.dtype) }
-      let start = file.bytes.baseAddress! + entry.range.lowerBound
-      if Int(bitPattern: start) % entry.dtype.byteCount == 0 {
-        return Tensor(borrowing: start, shape: entry.shape, dtype: entry.dtype, owner: file)
-      }
-      let copy = AlignedCopy(UnsafeRawBufferPointer(start: start, count: entry.range.count))
-      return Tensor(borrowing: copy.start, shape: entry.shape, dtype: entry.dtype, owner: copy)
-    }
+    return try file.tensor(entry)
   }
+
+  func stored(_ name: String) -> StoredTensor? { entries[name] }
 
   /// Writes tensors in the given order under a temporary name, then renames.
   ///
@@ -269,16 +268,4 @@ private struct SafetensorsHeader: Decodable {
     let path = context.codingPath.map(\.stringValue).joined(separator: ".")
     return "\(path.prefix(200)): \(context.debugDescription.prefix(200))"
   }
-}
-
-/// Bytes of a file moved to where their type may lie.
-private final class AlignedCopy {
-  let start: UnsafeMutableRawPointer
-
-  init(_ source: UnsafeRawBufferPointer) {
-    start = .allocate(byteCount: source.count, alignment: 64)
-    start.copyMemory(from: source.baseAddress!, byteCount: source.count)
-  }
-
-  deinit { start.deallocate() }
 }
