@@ -68,7 +68,8 @@ import Torch
   }
 
   @Test(arguments: [
-    "../1.safetensors", "/etc/passwd", "sub/1.safetensors", "..", ".", "", "1.bin", "1.safetensors\u{0}.safetensors",
+    "../1.safetensors", "/etc/passwd", "sub/1.safetensors", "..", ".", "", "1.txt", ".safetensors",
+    "1.safetensors\u{0}.safetensors",
     "a/../../1.safetensors",
   ]) func pathsDoNotLeaveTheFolder(name: String) throws {
     let index = try JSONEncoder().encode(["weight_map": ["a": name]])
