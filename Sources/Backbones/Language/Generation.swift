@@ -1,20 +1,55 @@
-// Text from a causal language model: greedy, sampled, or by beam search. One implementation for all models.
+// Text from a language model: greedy, sampled, or by beam search. One implementation for all models.
 //
 // Results equal those of `generate` in transformers 5 with the same settings (sampling apart from the random numbers).
 // Shapes: B batch · L prompt tokens · V vocabulary · K beams.
-public import Foundation
 public import Torch
 
-/// What generation needs of a language model.
-public protocol CausalLanguageModel: Sendable {
+/// What generation and training need of a language model, decoder-only or encoder-decoder.
+public protocol GenerativeModel: Sendable {
   /// D, the width of the embeddings that go in.
   var hiddenSize: Int { get }
   /// V.
   var vocabularySize: Int { get }
-  /// Layers that a ``KVCache`` has to hold.
-  var layerCount: Int { get }
   /// Word embeddings: `int64` of any shape to `[…, D]`.
   func embed(_ ids: Tensor) -> Tensor
+  /// The ids that the repetition penalty counts before the first new token comes.
+  ///
+  /// - Parameter prompt: The ids of the prompt, as far as it has any.
+  func penalizedIDs(prompt: [Int]) -> [Int]
+  /// Reads prompts.
+  ///
+  /// - Parameters:
+  ///   - inputsEmbeds: `[B, L, D]`, padded on the left.
+  ///   - attentionMask: `[B, L]`, 1 for tokens and 0 for padding.
+  /// - Returns: Logits `[B, V]` of the first new token, and where to go on from.
+  func read(inputsEmbeds: Tensor, attentionMask: Tensor?) -> (logits: Tensor, state: any TextState)
+  /// Logits that predict each token of targets from the embeddings and the targets before it: what training scores.
+  ///
+  /// Gradients flow to the embeddings.
+  /// - Parameters:
+  ///   - inputsEmbeds: `[B, P, D]`: picture tokens, begin token, prompt; padded on the left.
+  ///   - attentionMask: `[B, P]`, 1 for tokens and 0 for padding; none when nothing is padded.
+  ///   - targets: `int64 [B, L]`, padded on the right with any token of the vocabulary.
+  /// - Returns: `[B, L, V]`.
+  func targetLogits(inputsEmbeds: Tensor, attentionMask: Tensor?, targets: Tensor) -> Tensor
+}
+
+/// Texts under way, one a row. Belongs to one generation; not thread-safe; holds no gradients.
+public protocol TextState: AnyObject {
+  /// Takes one more token for each row.
+  ///
+  /// - Returns: Logits `[rows, V]` of the token after it.
+  func next(_ ids: [Int]) -> Tensor
+  /// Keeps, repeats and reorders rows.
+  ///
+  /// - Parameter rows: For each new row the old row that it goes on from.
+  func reorder(_ rows: [Int])
+}
+
+/// A decoder-only language model: the prompt's embeddings come first, then the text.
+public protocol CausalLanguageModel: GenerativeModel {
+  /// Layers that a ``KVCache`` has to hold.
+  var layerCount: Int { get }
   /// Hidden states `[B, L, D]` of embeddings `[B, L, D]`, to be given to ``head(_:)``.
   ///
   /// - Parameters:
@@ -22,88 +57,70 @@ public protocol CausalLanguageModel: Sendable {
   ///   - attentionMask: `[B, L]`, 1 for tokens and 0 for padding.
   ///   - cache: Tokens before these; takes these too.
   func forward(inputsEmbeds: Tensor, attentionMask: Tensor?, cache: KVCache?) -> Tensor
+  /// The same without a cache, with masks and positions of the caller's own.
+  ///
+  /// - Parameters:
+  ///   - inputsEmbeds: `[B, L, D]`.
+  ///   - plan: Who sees whom, and where each token stands.
+  func forward(inputsEmbeds: Tensor, plan: AttentionPlan) -> Tensor
   /// Logits `[…, V]` of hidden states `[…, D]`.
   func head(_ hidden: Tensor) -> Tensor
 }
 
-/// How text is generated.
-public struct GenerationOptions: Sendable, Equatable, Codable {
-  /// The largest number of new tokens.
-  public var maxTokens = 30
-  /// No end before this many new tokens.
-  public var minTokens = 1
-  /// Beams; 1 for none. Exclusive with a temperature.
-  public var beams = 1
-  /// 0 takes the likeliest token, more samples.
-  public var temperature = 0.0
-  /// Samples among this many likeliest tokens; 0 for all.
-  public var topK = 0
-  /// Samples among the likeliest tokens that hold this much probability.
-  public var topP = 1.0
-  /// Divides the positive logits, and multiplies the negative ones, of tokens that are there already (Keskar et al.,
-  /// arXiv 1909.05858).
-  public var repetitionPenalty = 1.0
-  /// Beams are ranked by log-probability over length to this power.
-  public var lengthPenalty = 1.0
-  /// Tokens that end a text.
-  public var endIDs: [Int] = []
-  /// Row i of a batch draws from the seed plus i, so that a row does not depend on its neighbours.
-  public var seed: UInt64 = 0
-
-  /// Greedy, at most 30 tokens, no end.
-  public init() {}
-
-  /// Throws what makes no sense.
-  func validate(vocabulary: Int) throws {
-    func require(_ holds: Bool, _ name: String, _ found: any CustomStringConvertible, _ expected: String) throws {
-      if !holds { throw GenerationError.option(name: name, found: "\(found)", expected: expected) }
-    }
-    try require((1...1_000_000).contains(maxTokens), "maxTokens", maxTokens, "1 … 1000000")
-    try require((0...maxTokens).contains(minTokens), "minTokens", minTokens, "0 … maxTokens")
-    try require((1...64).contains(beams), "beams", beams, "1 … 64")
-    let kept = beams * max(2, endIDs.count + 1)
-    try require(beams == 1 || kept <= vocabulary, "beams", beams, "fewer for a vocabulary of \(vocabulary)")
-    try require(temperature >= 0 && temperature.isFinite, "temperature", temperature, "0 or more")
-    try require(beams == 1 || temperature == 0, "temperature", temperature, "0 with beams")
-    try require(topK >= 0, "topK", topK, "0 or more")
-    try require(topP > 0 && topP <= 1, "topP", topP, "above 0, at most 1")
-    try require(
-      repetitionPenalty > 0 && repetitionPenalty.isFinite, "repetitionPenalty", repetitionPenalty, "more than 0")
-    try require(lengthPenalty.isFinite, "lengthPenalty", lengthPenalty, "a number")
-    for id in endIDs { try require((0..<vocabulary).contains(id), "endIDs", id, "0 ..< \(vocabulary)") }
-  }
-}
-
-/// What generation cannot do.
-public enum GenerationError: Error, Sendable, Equatable, CustomStringConvertible, LocalizedError {
-  /// An option has a value that makes no sense.
-  case option(name: String, found: String, expected: String)
-  /// A prompt holds no tokens, or one that the model does not know.
-  case prompt(row: Int, reason: String)
-
-  /// One line.
-  public var description: String {
-    switch self {
-    case .option(let name, let found, let expected): "\(name): expected \(expected), found \(found)"
-    case .prompt(let row, let reason): "prompt \(row): \(reason)"
-    }
-  }
-
-  /// The same words as ``description``.
-  public var errorDescription: String? { description }
-}
-
 extension CausalLanguageModel {
+  /// The prompt: it is the beginning of the text.
+  public func penalizedIDs(prompt: [Int]) -> [Int] { prompt }
+
+  /// Reads prompts into a ``KVCache``.
+  public func read(inputsEmbeds: Tensor, attentionMask: Tensor?) -> (logits: Tensor, state: any TextState) {
+    let state = CausalState(self)
+    let hidden = forward(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask, cache: state.cache)
+    return (head(hidden.select(1, -1)), state)
+  }
+
+  /// Embeddings and targets in one row; the last target is predicted but not read.
+  public func targetLogits(inputsEmbeds: Tensor, attentionMask: Tensor?, targets: Tensor) -> Tensor {
+    let (prefix, shape) = (inputsEmbeds.size(1), targets.shape)
+    guard shape.count == 2, shape[1] > 0, prefix > 0 else {
+      return .failed("expected embeddings [B, P, D], P > 0, and targets [B, L], L > 0; found \(shape)")
+    }
+    let read = shape[1] - 1
+    let row = read == 0 ? inputsEmbeds : .cat([inputsEmbeds, embed(targets.narrow(1, 0, read))], 1)
+    let mask = attentionMask.map { Tensor.cat([$0.to(.float32), .ones([shape[0], read])], 1) }
+    return head(forward(inputsEmbeds: row, attentionMask: mask, cache: nil).narrow(1, prefix - 1, shape[1]))
+  }
+}
+
+private final class CausalState: TextState {
+  let model: any CausalLanguageModel
+  let cache: KVCache
+
+  init(_ model: any CausalLanguageModel) {
+    self.model = model
+    cache = KVCache(layers: model.layerCount)
+  }
+
+  func next(_ ids: [Int]) -> Tensor {
+    let embeds = model.embed(Tensor(ids, [ids.count, 1]))
+    return model.head(model.forward(inputsEmbeds: embeds, attentionMask: nil, cache: cache).select(1, 0))
+  }
+
+  func reorder(_ rows: [Int]) { cache.reorder(rows) }
+}
+
+extension GenerativeModel {
   /// Continues prompts of token ids, of unequal lengths.
   ///
   /// - Parameters:
   ///   - prompts: At least one token each; padded on the left together.
   ///   - options: How text is generated.
+  ///   - stop: Strings that end a text; they are looked for in the new tokens.
   ///   - onToken: Row and id of every new token as it comes; with beams, at the end. Throwing ends the generation.
   /// - Returns: The new tokens of each row, the end token included when it was reached.
   /// - Throws: ``GenerationError``, `TorchError`, `CancellationError`, or what `onToken` throws.
   public func generate(
-    prompts: [[Int]], options: GenerationOptions, onToken: ((_ row: Int, _ id: Int) throws -> Void)? = nil
+    prompts: [[Int]], options: GenerationOptions, stop: TextStop? = nil,
+    onToken: ((_ row: Int, _ id: Int) throws -> Void)? = nil
   ) throws -> [[Int]] {
     for (row, prompt) in prompts.enumerated() {
       if prompt.isEmpty { throw GenerationError.prompt(row: row, reason: "holds no tokens") }
@@ -117,7 +134,8 @@ extension CausalLanguageModel {
     let shape = [prompts.count, longest]
     let embeds = try withError { withNoGrad { embed(Tensor(ids, shape)) } }
     return try generate(
-      inputsEmbeds: embeds, attentionMask: Tensor(mask, shape), options: options, history: prompts, onToken: onToken)
+      inputsEmbeds: embeds, attentionMask: Tensor(mask, shape), options: options, history: prompts, stop: stop,
+      onToken: onToken)
   }
 
   /// Continues embeddings: projected picture tokens, words, or both in a row.
@@ -126,108 +144,91 @@ extension CausalLanguageModel {
   ///   - inputsEmbeds: `[B, L, D]`, padded on the left.
   ///   - attentionMask: `[B, L]`, 1 for tokens and 0 for padding; none when nothing is padded.
   ///   - options: How text is generated.
-  ///   - history: For each row, the ids that the repetition penalty counts beside the new ones.
+  ///   - history: For each row the ids of the prompt. With a decoder-only model the repetition penalty counts them beside
+  ///     the new ones; left out, it counts the new ones alone.
+  ///   - stop: Strings that end a text; they are looked for in the new tokens.
   ///   - onToken: Row and id of every new token as it comes; with beams, at the end. Throwing ends the generation.
   /// - Returns: The new tokens of each row, the end token included when it was reached.
   /// - Throws: ``GenerationError``, `TorchError`, `CancellationError`, or what `onToken` throws.
   public func generate(
     inputsEmbeds: Tensor, attentionMask: Tensor? = nil, options: GenerationOptions, history: [[Int]] = [],
-    onToken: ((_ row: Int, _ id: Int) throws -> Void)? = nil
+    stop: TextStop? = nil, onToken: ((_ row: Int, _ id: Int) throws -> Void)? = nil
   ) throws -> [[Int]] {
+    try texts(
+      inputsEmbeds: inputsEmbeds, attentionMask: attentionMask, options: options, history: history, stop: stop,
+      onToken: onToken
+    ).map(\.ids)
+  }
+
+  /// As ``generate(inputsEmbeds:attentionMask:options:history:stop:onToken:)``, with what ended each text and its score.
+  ///
+  /// - Throws: ``GenerationError``, `TorchError`, `CancellationError`, or what `onToken` throws.
+  public func texts(
+    inputsEmbeds: Tensor, attentionMask: Tensor? = nil, options: GenerationOptions, history: [[Int]] = [],
+    stop: TextStop? = nil, onToken: ((_ row: Int, _ id: Int) throws -> Void)? = nil
+  ) throws -> [GeneratedText] {
     try options.validate(vocabulary: vocabularySize)
     let batch = inputsEmbeds.size(0)
     guard history.isEmpty || history.count == batch else {
       throw GenerationError.option(name: "history", found: "\(history.count) rows", expected: "\(batch)")
     }
-    let history = history.isEmpty ? Array(repeating: [], count: batch) : history
+    guard batch > 0 else { return [] }
+    let seen = (history.isEmpty ? Array(repeating: [], count: batch) : history).map { penalizedIDs(prompt: $0) }
     return try withError {
       try withNoGrad {
-        let cache = KVCache(layers: layerCount)
-        let hidden = forward(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask, cache: cache)
-        let logits = head(hidden.select(1, -1))  // [B, V]
-        if options.beams == 1 { return try decode(logits, cache, options, history, onToken) }
-        let rows = try beamSearch(logits, cache, options, history)
-        for (row, ids) in rows.enumerated() { for id in ids { try onToken?(row, id) } }
-        return rows
+        let (logits, state) = read(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask)
+        if options.beams == 1 { return try decode(logits, state, options, seen, stop, onToken) }
+        let texts = try beamSearch(logits, state, options, seen, stop)
+        for (row, text) in texts.enumerated() { for id in text.ids { try onToken?(row, id) } }
+        return texts
       }
     }
   }
+}
 
-  /// Logits `[B, V]` of one more token in each row.
-  func step(_ ids: [Int], _ cache: KVCache) -> Tensor {
-    let embeds = embed(Tensor(ids, [ids.count, 1]))
-    return head(forward(inputsEmbeds: embeds, attentionMask: nil, cache: cache).select(1, 0))
+extension GenerationOptions {
+  /// Why a text of these new tokens has ended, if it has.
+  func ending(_ ids: [Int], _ stop: TextStop?) -> GeneratedText.Ending? {
+    if let last = ids.last, endIDs.contains(last) { return .endToken }
+    if let stop, stop.ends(ids) { return .stopString }
+    return ids.count >= maxTokens ? .length : nil
   }
+}
 
-  /// Greedy or sampled, token by token. Rows that have ended leave the batch.
-  private func decode(
-    _ first: Tensor, _ cache: KVCache, _ options: GenerationOptions, _ history: [[Int]],
-    _ onToken: ((_ row: Int, _ id: Int) throws -> Void)?
-  ) throws -> [[Int]] {
-    var logits = first
-    var rows = Array(repeating: [Int](), count: history.count)
-    var active = Array(rows.indices)
-    let generators = options.temperature > 0 ? rows.indices.map { Generator(seed: options.seed &+ UInt64($0)) } : []
-    for count in 1...options.maxTokens {
-      try Task.checkCancellation()
-      logits = adjusted(logits, options, active.map { history[$0] + rows[$0] }, count: count)
-      let ids: [Int]
-      if options.temperature > 0 {
-        ids = active.enumerated().map { sample(logits.select(0, $0), options, generators[$1]) }
-      } else {
-        ids = logits.argmax(-1).values()
+/// Greedy or sampled, token by token. Rows that have ended leave the batch.
+private func decode(
+  _ first: Tensor, _ state: any TextState, _ options: GenerationOptions, _ seen: [[Int]], _ stop: TextStop?,
+  _ onToken: ((_ row: Int, _ id: Int) throws -> Void)?
+) throws -> [GeneratedText] {
+  var logits = first
+  var rows = Array(repeating: [Int](), count: seen.count)
+  var endings = Array(repeating: GeneratedText.Ending.length, count: seen.count)
+  var active = Array(rows.indices)
+  let generators = options.temperature > 0 ? rows.indices.map { Generator(seed: options.seed &+ UInt64($0)) } : []
+  for count in 1...options.maxTokens {
+    try Task.checkCancellation()
+    let scores = options.processed(logits, seen: active.map { seen[$0] + rows[$0] }, count: count)
+    let ids: [Int]
+    if options.temperature > 0 {
+      let probabilities = scores.softmax()
+      ids = active.enumerated().map {
+        probabilities.select(0, $0).multinomial(1, generator: generators[$1]).intItem
       }
-      // After a failure there are no values: the open error scope has the reason.
-      guard ids.count == active.count else { return rows }
-      var going: [Int] = []
-      for (place, row) in active.enumerated() {
-        rows[row].append(ids[place])
-        try onToken?(row, ids[place])
-        if !options.endIDs.contains(ids[place]) { going.append(place) }
-      }
-      if going.isEmpty || count == options.maxTokens { break }
-      cache.reorder(going)
-      active = going.map { active[$0] }
-      logits = step(going.map { ids[$0] }, cache)
+    } else {
+      ids = scores.argmax(-1).values()
     }
-    return rows
+    // After a failure there are no values: the open error scope has the reason.
+    guard scores.isValid, ids.count == active.count else { break }
+    var going: [Int] = []
+    for (place, row) in active.enumerated() {
+      rows[row].append(ids[place])
+      try onToken?(row, ids[place])
+      if let ending = options.ending(rows[row], stop) { endings[row] = ending } else { going.append(place) }
+    }
+    if going.isEmpty { break }
+    if going.count < active.count { state.reorder(going) }
+    active = going.map { active[$0] }
+    logits = state.next(going.map { ids[$0] })
   }
-}
-
-/// Scores `[rows, V]` with the repetition penalty, and without an end before its time.
-///
-/// - Parameters:
-///   - seen: For each row the ids that are there already.
-///   - count: The number of the token that comes, from 1.
-func adjusted(_ scores: Tensor, _ options: GenerationOptions, _ seen: [[Int]], count: Int) -> Tensor {
-  var scores = scores
-  if options.repetitionPenalty != 1 {
-    var isSeen = [Float](repeating: 0, count: scores.count)
-    let vocabulary = scores.size(-1)
-    for (row, ids) in seen.enumerated() { for id in ids { isSeen[row * vocabulary + id] = 1 } }
-    let penalised = (scores * options.repetitionPenalty).chosen(
-      where: scores.less(0), else: scores / options.repetitionPenalty)
-    scores = penalised.chosen(where: Tensor(isSeen, scores.shape).notEqual(0), else: scores)
-  }
-  if count <= options.minTokens, !options.endIDs.isEmpty {
-    var isEnd = [Float](repeating: 0, count: scores.size(-1))
-    for id in options.endIDs { isEnd[id] = 1 }
-    scores = scores.maskedFill(Tensor(isEnd).notEqual(0), -.infinity)
-  }
-  return scores
-}
-
-/// Draws a token from the logits `[V]` of one row.
-private func sample(_ logits: Tensor, _ options: GenerationOptions, _ generator: Generator) -> Int {
-  let scaled = logits / options.temperature
-  let limit = options.topK == 0 ? scaled.count : min(options.topK, scaled.count)
-  if limit == scaled.count, options.topP == 1 {
-    return scaled.softmax().multinomial(1, generator: generator).intItem
-  }
-  let (values, indices) = scaled.topK(limit)  // likeliest first
-  let probabilities = values.softmax()
-  // A token stays when the likelier ones together hold less than topP.
-  let before = probabilities.cumulativeSum(0) - probabilities
-  let kept = options.topP == 1 ? probabilities : probabilities * before.less(options.topP)
-  return indices.gather(0, kept.multinomial(1, generator: generator)).intItem
+  return rows.indices.map { GeneratedText(ids: rows[$0], ending: endings[$0], score: nil) }
 }

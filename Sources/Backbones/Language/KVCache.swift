@@ -82,6 +82,9 @@ public final class KVCache {
   }
 }
 
+/// Where the keys and values of a layer go, and what comes back: `[B, H_kv, L, d]` to `[B, H_kv, S, d]`.
+typealias Remember = (_ key: Tensor, _ value: Tensor) -> (key: Tensor, value: Tensor)
+
 /// What the attention layers of a causal model share in one pass.
 public struct AttentionPlan {
   /// Added to the scores, `[B, 1, L, S]`: 0 where a token is seen, a very negative number elsewhere. None when nothing is

@@ -96,11 +96,7 @@ public struct LlamaConfiguration: Codable, Sendable, Equatable {
     }
     // Older files keep the base outside.
     if let base = try choices.decodeIfPresent(Double.self, forKey: .ropeTheta) { rope.base = base }
-    if let list = try? fields.decode([Int].self, forKey: .endIDs) {
-      endIDs = list
-    } else if fields.contains(.endIDs) {
-      endIDs = try fields.decodeIfPresent(Int.self, forKey: .endIDs).map { [$0] } ?? []
-    }
+    endIDs = try fields.oneOrMore(.endIDs, default: endIDs)
   }
 }
 
@@ -196,9 +192,6 @@ public final class Llama: CausalLanguageModel {
   /// Logits of hidden states: `[…, D]` to `[…, V]`.
   public func head(_ hidden: Tensor) -> Tensor { hidden.linear(headWeight) }
 }
-
-/// Where keys and values go, and what comes back: `[B, H_kv, L, d]` to `[B, H_kv, S, d]`.
-private typealias Remember = (_ key: Tensor, _ value: Tensor) -> (key: Tensor, value: Tensor)
 
 /// Pre-norm transformer block.
 private struct Block: Sendable {
