@@ -19,7 +19,7 @@ struct StoredTensor: Sendable, Equatable {
 
 extension MappedFile {
   /// Bytes that are converted at a time.
-  private static let pieceSize = 16 << 20
+  private static let pieceSize = 4 << 20
 
   /// A tensor in the type it has in the file: on the file's own memory where it lies in order and aligned, else a copy.
   func tensor(_ stored: StoredTensor) throws -> Tensor {

@@ -45,19 +45,21 @@ struct EncodeCommand: ParsableCommand {
     try common.apply()
     let folder = try ModelStore().adapter(model)
     let adapter = try Adapter(folder)
-    if instruction != nil { throw QFormerError.missingPart("instruction input: its Q-Former reads no text beside it") }
+    if instruction != nil, !adapter.readsInstructions {
+      throw QFormerError.missingPart("instruction input: its Q-Former reads no text beside it")
+    }
     var parts: [[(name: String, tensor: Tensor)]] = []
     var inputs: Inputs?
     if let features {
       let given = try Checkpoint(contentsOf: URL(fileURLWithPath: features)).tensor("image_embeds")
       do {
-        parts = [try adapter.encode(embeds: given)]
+        parts = [try adapter.encode(embeds: given, instruction: instruction)]
       } catch let error as QFormerError {
         throw PipelineError.badInput("\(features): \(error)")
       }
     } else {
       var list = try Inputs(self.inputs)
-      try list.forEach(batch: 8) { parts.append(try adapter.encode($0.map(\.image))) }
+      try list.forEach(batch: 8) { parts.append(try adapter.encode($0.map(\.image), instruction: instruction)) }
       inputs = list
     }
     if let first = parts.first {
@@ -84,24 +86,33 @@ struct EncodeCommand: ParsableCommand {
     case language(ImageLanguagePipeline)
 
     init(_ folder: URL) throws {
-      switch try AdapterConfiguration(folder: folder).kind {
-      case .imageText: self = .text(try ImageTextPipeline(folder.path))
-      case .imageLanguage: self = .language(try ImageLanguagePipeline(folder.path))
+      self =
+        try ModelFolder(folder).comparesTexts
+        ? .text(try ImageTextPipeline(folder.path)) : .language(try ImageLanguagePipeline(folder.path))
+    }
+
+    /// Whether the Q-Former reads text beside the picture.
+    var readsInstructions: Bool {
+      switch self {
+      case .text: false
+      case .language(let pipeline): pipeline.instructions != nil
       }
     }
 
-    func encode(_ images: [Image]) throws -> [(name: String, tensor: Tensor)] {
+    func encode(_ images: [Image], instruction: String?) throws -> [(name: String, tensor: Tensor)] {
       switch self {
       case .text(let pipeline):
         let features = try pipeline.encoder.features(images)
-        return try encode(embeds: withError { withNoGrad { pipeline.adapter.imageEmbeds(features) } })
+        return try encode(
+          embeds: withError { withNoGrad { pipeline.adapter.imageEmbeds(features) } }, instruction: instruction)
       case .language(let pipeline):
         let features = try pipeline.encoder.features(images)
-        return try encode(embeds: withError { withNoGrad { pipeline.adapter.imageEmbeds(features) } })
+        return try encode(
+          embeds: withError { withNoGrad { pipeline.adapter.imageEmbeds(features) } }, instruction: instruction)
       }
     }
 
-    func encode(embeds: Tensor) throws -> [(name: String, tensor: Tensor)] {
+    func encode(embeds: Tensor, instruction: String?) throws -> [(name: String, tensor: Tensor)] {
       try withError {
         try withNoGrad {
           let embeds = embeds.to(.float32)
@@ -114,7 +125,9 @@ struct EncodeCommand: ParsableCommand {
               ("image_features", pipeline.adapter.imageFeatures(hidden)),
             ]
           case .language(let pipeline):
-            let hidden = try pipeline.adapter.readEmbeds(embeds).hidden
+            let rows = embeds.rank == 3 ? embeds.size(0) : 0
+            let text = pipeline.instruction(Array(repeating: instruction, count: rows), count: rows)
+            let hidden = try pipeline.adapter.readEmbeds(embeds, text: text).hidden
             return [
               ("image_embeds", embeds), ("query_output", hidden),
               ("language_tokens", pipeline.adapter.languageTokens(hidden)),

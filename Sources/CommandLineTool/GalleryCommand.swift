@@ -46,14 +46,14 @@ struct GalleryCommand: ParsableCommand {
     try inputs.forEach(batch: 4) { group in
       let images = group.map(\.image)
       let features = try caption.encoder.features(images)
-      let answers = try caption.describe(
+      let answers = try caption.language.describe(
         tokens: caption.languageTokens(features: features), options: text.options(seed: common.seed))
       let attention = try caption.attention(features: features)
       // Both adapters may read other features; the usual ones read the same.
       let scores = try match.map { match in
         try match.scores(
-          features: match.encoder.configuration == caption.encoder.configuration
-            ? features : match.encoder.features(images), texts: candidates)
+          features: match.encoder.givesFeatures(of: caption.encoder) ? features : match.encoder.features(images),
+          texts: candidates)
       }
       for (index, item) in group.enumerated() {
         let name = URL(fileURLWithPath: item.path).lastPathComponent

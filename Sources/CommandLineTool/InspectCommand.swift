@@ -1,4 +1,5 @@
 import ArgumentParser
+import Backbones
 import Checkpoints
 import Foundation
 import Pipelines
@@ -21,46 +22,92 @@ struct InspectCommand: ParsableCommand {
 
   func run() throws {
     try common.apply()
-    let store = ModelStore()
-    let folder = try store.adapter(model)
-    let configuration = try AdapterConfiguration(folder: folder)
-    let checkpoint = try Checkpoint(contentsOf: folder)
-    guard let qformer = configuration.imageText?.qformer ?? configuration.imageLanguage?.qformer else {
-      throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
-    }
-    func count(_ checkpoint: Checkpoint) -> Int {
-      checkpoint.names.reduce(0) { $0 + (checkpoint.shape($1) ?? []).reduce(1, *) }
-    }
-    let frozenNames = [configuration.encoder.model, configuration.text?.model, configuration.language?.model]
-    let frozen = frozenNames.compactMap { $0 }.map { name in
-      (name: name, count: (try? store.frozenModel(name)).flatMap { try? Checkpoint(contentsOf: $0) }.map(count))
-    }
-    let side = configuration.encoder.imageSize / 14
-    let imageTokens = 1 + side * side
-    let cost =
-      qformer.multiplyAccumulates(imageTokens: imageTokens)
-      + (configuration.imageLanguage.map { qformer.queries * qformer.hiddenSize * $0.languageSize } ?? 0)
+    let folder = try ModelStore().adapter(model)
+    let report = try Report(folder)
     if common.json {
-      let data = try JSONEncoder().encode(configuration)
-      var line = try JSONSerialization.jsonObject(with: data) as? [String: Any] ?? [:]
-      line["parameters"] = ["adapter": count(checkpoint)]
-      line["frozen"] = Dictionary(frozen.compactMap { item in item.count.map { (item.name, $0) } }) { first, _ in first
-      }
-      line["tokens"] = ["read": imageTokens, "written": qformer.queries]
-      line["multiply_accumulates"] = cost
-      line["tensors"] = Dictionary(uniqueKeysWithValues: checkpoint.names.map { ($0, checkpoint.shape($0) ?? []) })
-      Output.json(line)
+      Output.json(try report.json())
       return
     }
-    Output.line("\(folder.path)\n\(configuration.kind.rawValue)\n")
-    Output.line("tokens         \(imageTokens) image tokens in, \(qformer.queries) out")
-    Output.line("cost           \(String(format: "%.2f", Double(cost) / 1e9)) GMAC an image (adapter alone)")
-    Output.line("adapter        \(Self.millions(count(checkpoint))) parameters, trained")
-    for item in frozen {
+    Output.line("\(folder.path)\n\(report.kind)\n")
+    Output.line("tokens         \(report.imageTokens) image tokens in, \(report.qformer.queries) out")
+    Output.line("cost           \(String(format: "%.2f", Double(report.cost) / 1e9)) GMAC an image (adapter alone)")
+    Output.line("adapter        \(Self.millions(report.adapter)) parameters, trained")
+    for item in report.frozen {
       Output.line("frozen         \(item.count.map(Self.millions) ?? "not fetched"): \(item.name)")
     }
     Output.line("")
-    for (path, shapes) in Self.tree(checkpoint) { Output.line("\(path)  \(shapes)") }
+    for (path, shapes) in Self.tree(report.checkpoint) { Output.line("\(path)  \(shapes)") }
+  }
+
+  /// What there is to say about a model folder.
+  private struct Report {
+    let kind: String
+    let qformer: QFormerConfiguration
+    let imageTokens: Int
+    /// Width of the language model's embeddings; 0 without one.
+    let languageSize: Int
+    let checkpoint: Checkpoint
+    let adapter: Int
+    let frozen: [(name: String, count: Int?)]
+    private let configuration: Data
+
+    /// Multiply–accumulates of the adapter for an image.
+    var cost: Int {
+      qformer.multiplyAccumulates(imageTokens: imageTokens) + qformer.queries * qformer.hiddenSize * languageSize
+    }
+
+    init(_ folder: URL) throws {
+      let contents = try ModelFolder(folder)
+      let checkpoint = try Checkpoint(contentsOf: folder)
+      self.checkpoint = checkpoint
+      kind = contents.name
+      configuration = try Data(contentsOf: folder.appendingPathComponent("config.json"))
+      switch contents {
+      case .adapter(let configuration):
+        guard let sizes = configuration.imageText?.qformer ?? configuration.imageLanguage?.qformer else {
+          throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
+        }
+        qformer = sizes
+        languageSize = configuration.imageLanguage?.languageSize ?? 0
+        adapter = Self.count(checkpoint)
+        let store = ModelStore()
+        let names = [configuration.encoder.model, configuration.text?.model, configuration.language?.model]
+        frozen = names.compactMap { $0 }.map { name in
+          let folder = try? store.frozenModel(name)
+          return (name, folder.flatMap { try? Checkpoint(contentsOf: $0) }.map { Self.count($0) })
+        }
+        let patch = (try? ImageEncoder.patchSize(configuration.encoder, store: store)) ?? 14
+        let side = configuration.encoder.imageSize / patch
+        imageTokens = 1 + side * side
+      case .blip(let configuration):
+        qformer = configuration.qformer
+        languageSize = configuration.language?.hiddenSize ?? 0
+        let towers = ["vision_model", "language_model"]
+        frozen = towers.map { tower in
+          // The tower's last norm is trained with the adapter.
+          (tower, Self.count(checkpoint) { $0.hasPrefix(tower + ".") && !$0.contains("post_layernorm") })
+        }.filter { $0.count != 0 }
+        adapter = Self.count(checkpoint) - frozen.reduce(0) { $0 + ($1.count ?? 0) }
+        let side = configuration.vision.imageSize / configuration.vision.patchSize
+        imageTokens = 1 + side * side
+      }
+    }
+
+    private static func count(_ checkpoint: Checkpoint, where isCounted: (String) -> Bool = { _ in true }) -> Int {
+      checkpoint.names.filter(isCounted).reduce(0) { $0 + (checkpoint.shape($1) ?? []).reduce(1, *) }
+    }
+
+    func json() throws -> [String: Any] {
+      var line = try JSONSerialization.jsonObject(with: configuration) as? [String: Any] ?? [:]
+      line["parameters"] = ["adapter": adapter]
+      let counts = frozen.compactMap { item in item.count.map { (item.name, $0) } }
+      line["frozen"] = Dictionary(counts) { first, _ in first }
+      line["tokens"] = ["read": imageTokens, "written": qformer.queries]
+      line["multiply_accumulates"] = cost
+      line["tensors"] = Dictionary(
+        uniqueKeysWithValues: checkpoint.names.map { ($0, checkpoint.shape($0) ?? []) })
+      return line
+    }
   }
 
   private static func millions(_ count: Int) -> String { String(format: "%.2f M", Double(count) / 1e6) }

@@ -40,7 +40,12 @@ struct TrainCommand: ParsableCommand {
     let output = URL(fileURLWithPath: output ?? "runs/\(file.deletingPathExtension().lastPathComponent)")
     TorchRuntime.tuneAllocator()
     Interruption.listen()
-    let train = recipe.objective == .imageText ? ImageTextTraining.run : ImageLanguageTraining.run
+    let train =
+      switch recipe.objective {
+      case .imageText: ImageTextTraining.run
+      case .imageWords: ImageWordsTraining.run
+      case .imageLanguage: ImageLanguageTraining.run
+      }
     let adapter = try train(recipe, output, resume, ModelStore(), common.showsProgress, { Interruption.isWanted })
     guard let adapter else {
       FileHandle.standardError.write(Data("stopped; go on with --resume\n".utf8))

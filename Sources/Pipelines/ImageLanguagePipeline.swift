@@ -1,69 +1,28 @@
 public import Backbones
 import Checkpoints
-public import Foundation
+import Foundation
 public import Media
 public import QFormer
-import Tokenizers
 public import Torch
-
-/// A frozen language model with its tokenizer and the numbers of its special tokens.
-public struct LanguageModel: Sendable {
-  /// The model.
-  public let model: Llama
-  /// The number of the token that begins a text.
-  public let beginID: Int
-  /// The numbers of tokens that end a text.
-  public let endIDs: [Int]
-  private let tokenizer: Tokenizer
-
-  /// Loads a model folder.
-  ///
-  /// - Throws: What loading the model or the tokenizer throws.
-  public init(folder: URL) throws {
-    model = try Llama.load(folder: folder)
-    tokenizer = try Tokenizer(contentsOf: folder)
-    endIDs = model.configuration.endIDs
-    struct Special: Decodable {
-      let beginID: Int?
-      enum CodingKeys: String, CodingKey { case beginID = "bos_token_id" }
-    }
-    let special = try readConfiguration(Special.self, folder: folder)
-    guard let begin = special.beginID, (0..<model.vocabularySize).contains(begin) else {
-      throw PipelineError.badConfiguration(
-        file: folder.appendingPathComponent("config.json").path, reason: "expected bos_token_id within the vocabulary")
-    }
-    beginID = begin
-  }
-
-  /// Token numbers of a text as the model's own tokenizer gives them.
-  public func ids(_ text: String) -> [Int] { tokenizer.encode(text) }
-
-  /// The text of token numbers, without special tokens and white space around it.
-  public func text(_ ids: [Int]) -> String { tokenizer.decode(ids).trimmingCharacters(in: .whitespacesAndNewlines) }
-}
 
 /// Image and prompt in, text out: encoder, Q-Former, projection, language model.
 ///
-/// The language model reads the image tokens first, then its begin token, then the prompt.
+/// The language model reads the image tokens first, then its begin token, then the prompt. A Q-Former that reads
+/// instructions (InstructBLIP) reads the prompt, too.
 public final class ImageLanguagePipeline: Sendable {
   /// A generated text.
-  public struct Answer: Sendable, Equatable, Codable {
-    /// The text without prompt and special tokens.
-    public let text: String
-    /// The generated token numbers, the end token included where it was reached.
-    public let tokenIDs: [Int]
-  }
+  public typealias Answer = LanguageModel.Answer
 
-  /// The adapter and the models it stands between.
-  public let configuration: AdapterConfiguration
   /// The adapter.
   public let adapter: ImageLanguageQFormer
   /// The image encoder.
   public let encoder: ImageEncoder
   /// The language model.
   public let language: LanguageModel
+  /// How prompts become what the Q-Former reads; nil when it reads none.
+  public let instructions: TextEncoder?
 
-  /// Loads an adapter folder and the frozen models that its configuration names.
+  /// Loads an adapter folder with the frozen models that its configuration names, or a published model.
   ///
   /// - Parameters:
   ///   - model: A name such as `image-caption`, or a folder.
@@ -72,30 +31,63 @@ public final class ImageLanguagePipeline: Sendable {
   ///   not fit.
   public init(_ model: String = "image-caption", store: ModelStore = ModelStore()) throws {
     let folder = try store.adapter(model)
-    let configuration = try AdapterConfiguration(folder: folder)
-    guard let sizes = configuration.imageLanguage, let language = configuration.language else {
+    let contents = try ModelFolder(folder)
+    guard !contents.comparesTexts else {
       throw PipelineError.wrongModel(
-        folder: folder.path, expected: "model_type \(AdapterConfiguration.Kind.imageLanguage.rawValue)",
-        found: configuration.kind.rawValue)
+        folder: folder.path, expected: "a model that writes text", found: "\(contents.name), which compares texts")
     }
-    self.configuration = configuration
-    encoder = try ImageEncoder(configuration.encoder, store: store)
-    self.language = try LanguageModel(folder: store.frozenModel(language.model))
-    adapter = try loadModel(from: Checkpoint(contentsOf: folder)) { try ImageLanguageQFormer(sizes, $0) }.model
-    guard self.language.model.hiddenSize == sizes.languageSize, encoder.width == sizes.qformer.encoderHiddenSize else {
+    switch contents {
+    case .blip:
+      let published = try BLIPModel(folder: folder)
+      guard let (adapter, language) = published.language else {
+        throw PipelineError.badConfiguration(file: folder.path, reason: "names no language model")
+      }
+      (encoder, instructions) = (published.encoder, published.texts)
+      (self.adapter, self.language) = (adapter, language)
+    case .adapter(let configuration):
+      guard let sizes = configuration.imageLanguage, let language = configuration.language else {
+        throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
+      }
+      encoder = try ImageEncoder(configuration.encoder, store: store)
+      self.language = try LanguageModel(folder: store.frozenModel(language.model))
+      adapter = try loadModel(from: Checkpoint(contentsOf: folder)) { try ImageLanguageQFormer(sizes, $0) }.model
+      instructions = nil
+    }
+    let sizes = adapter.configuration
+    guard language.model.hiddenSize == sizes.languageSize, encoder.width == sizes.qformer.encoderHiddenSize else {
       throw PipelineError.badConfiguration(
         file: folder.path,
         reason: "the adapter goes from width \(sizes.qformer.encoderHiddenSize) to \(sizes.languageSize), but the "
-          + "encoder gives \(encoder.width) and the language model takes \(self.language.model.hiddenSize)")
+          + "encoder gives \(encoder.width) and the language model takes \(language.model.hiddenSize)")
     }
   }
 
   /// Language tokens `[B, M, d_llm]` of encoder features `[B, N, Dv]`.
   ///
+  /// - Parameters:
+  ///   - features: What the encoder gives; `[B, T, N, Dv]` for clips of T frames, whose tokens follow each other:
+  ///     `[B, T · M, d_llm]` (InstructBLIP-Video).
+  ///   - prompts: B instructions for a Q-Former that reads them; others pass them over.
   /// - Throws: `QFormerError`, `TorchError`.
-  public func languageTokens(features: Tensor) throws -> Tensor {
-    try withError {
-      try withNoGrad { adapter.languageTokens(try adapter.readImage(features).hidden) }
+  public func languageTokens(features: Tensor, prompts: [String?] = []) throws -> Tensor {
+    let isClip = features.rank == 4
+    let frames = isClip ? features.size(1) : 1
+    return try withError {
+      try withNoGrad {
+        let pictures = isClip ? features.reshaped(-1, features.size(2), features.size(3)) : features
+        let instruction = instruction(
+          prompts.flatMap { Array(repeating: $0, count: frames) }, count: pictures.rank == 3 ? pictures.size(0) : 0)
+        let tokens = adapter.languageTokens(try adapter.readImage(pictures, text: instruction).hidden)
+        return isClip ? tokens.reshaped(features.size(0), -1, tokens.size(2)) : tokens  // [B, T · M, d_llm]
+      }
+    }
+  }
+
+  /// Instructions as the Q-Former reads them, or nil when it reads none. No instruction is an empty one.
+  public func instruction(_ prompts: [String?], count: Int) -> (ids: Tensor, mask: Tensor)? {
+    instructions.map { texts in
+      let batch = texts.batch((0..<count).map { $0 < prompts.count ? prompts[$0] ?? "" : "" })
+      return (batch.ids, batch.mask)
     }
   }
 
@@ -105,54 +97,46 @@ public final class ImageLanguagePipeline: Sendable {
   ///   - images: Any number; a batch gives each what it gets alone.
   ///   - prompt: Text that the answer continues; none for a caption.
   ///   - options: How text is generated; the language model's end tokens are added.
+  ///   - stops: Strings that end a text.
   ///   - onText: Row and text of all tokens so far, after each token.
   /// - Throws: `MediaError`, `GenerationError`, `TorchError`.
   public func describe(
-    _ images: [Image], prompt: String? = nil, options: GenerationOptions = GenerationOptions(),
+    _ images: [Image], prompt: String? = nil, options: GenerationOptions = GenerationOptions(), stops: [String] = [],
+    onText: ((_ row: Int, _ text: String) -> Void)? = nil
+  ) throws -> [Answer] {
+    try describe(
+      images, prompts: Array(repeating: prompt, count: images.count), options: options, stops: stops, onText: onText)
+  }
+
+  /// As ``describe(_:prompt:options:stops:onText:)``, with a prompt for each image.
+  ///
+  /// - Throws: `MediaError`, `GenerationError`, `TorchError`.
+  public func describe(
+    _ images: [Image], prompts: [String?], options: GenerationOptions = GenerationOptions(), stops: [String] = [],
     onText: ((_ row: Int, _ text: String) -> Void)? = nil
   ) throws -> [Answer] {
     guard !images.isEmpty else { return [] }
-    return try describe(
-      tokens: languageTokens(features: encoder.features(images)), prompt: prompt, options: options, onText: onText)
+    let tokens = try languageTokens(features: encoder.features(images), prompts: prompts)
+    return try language.describe(tokens: tokens, prompts: prompts, options: options, stops: stops, onText: onText)
   }
 
-  /// Describes what language tokens `[B, M, d_llm]` hold; otherwise as ``describe(_:prompt:options:onText:)``.
+  /// Describes clips, each given as its frames in order; a clip's tokens are those of its frames behind each other.
   ///
-  /// - Throws: `GenerationError`, `TorchError`.
+  /// - Parameters:
+  ///   - clips: Any number, each of any number of frames, at least one.
+  ///   - prompt: Text that the answer continues; none for a caption.
+  ///   - options: How text is generated.
+  ///   - stops: Strings that end a text.
+  /// - Throws: ``PipelineError/badInput(_:)`` for a clip without frames; `MediaError`, `GenerationError`, `TorchError`.
   public func describe(
-    tokens: Tensor, prompt: String? = nil, options: GenerationOptions = GenerationOptions(),
-    onText: ((_ row: Int, _ text: String) -> Void)? = nil
+    clips: [[Image]], prompt: String? = nil, options: GenerationOptions = GenerationOptions(), stops: [String] = []
   ) throws -> [Answer] {
-    try language.describe(tokens: tokens, prompt: prompt, options: options, onText: onText)
-  }
-}
-
-extension LanguageModel {
-  /// Generates from image tokens `[B, M, d_llm]`, the begin token and a prompt.
-  ///
-  /// - Throws: `GenerationError`, `TorchError`.
-  public func describe(
-    tokens: Tensor, prompt: String? = nil, options: GenerationOptions = GenerationOptions(),
-    onText: ((_ row: Int, _ text: String) -> Void)? = nil
-  ) throws -> [ImageLanguagePipeline.Answer] {
-    let batch = tokens.size(0)
-    let start = [beginID] + (prompt.map(ids) ?? [])
-    let embeds = try withError {
-      withNoGrad {
-        let words = model.embed(Tensor(start)).unsqueezed(0).expanded(batch, -1, -1)  // [B, L, d_llm]
-        return Tensor.cat([tokens, words], 1)
-      }
+    try clips.flatMap { frames in
+      guard !frames.isEmpty else { throw PipelineError.badInput("a clip without frames") }
+      let features = try encoder.features(frames)
+      let clip = try withError { features.unsqueezed(0) }  // [1, T, N, Dv]
+      let tokens = try languageTokens(features: clip, prompts: [prompt])
+      return try language.describe(tokens: tokens, prompt: prompt, options: options, stops: stops)
     }
-    var options = options
-    options.endIDs += endIDs
-    var soFar = Array(repeating: [Int](), count: batch)
-    let rows = try model.generate(
-      inputsEmbeds: embeds, options: options, history: Array(repeating: start, count: batch)
-    ) { row, id in
-      guard let onText else { return }
-      soFar[row].append(id)
-      onText(row, self.text(soFar[row]))
-    }
-    return rows.map { ImageLanguagePipeline.Answer(text: text($0), tokenIDs: $0) }
   }
 }

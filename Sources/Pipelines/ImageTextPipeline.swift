@@ -25,8 +25,6 @@ public final class ImageTextPipeline: Sendable {
     case both
   }
 
-  /// The adapter and the models it stands between.
-  public let configuration: AdapterConfiguration
   /// The adapter.
   public let adapter: ImageTextQFormer
   /// The image encoder.
@@ -37,7 +35,7 @@ public final class ImageTextPipeline: Sendable {
   /// The text model's word table, which the adapter's file does not repeat.
   public static let wordTable = "embeddings.word_embeddings.weight"
 
-  /// Loads an adapter folder and the frozen models that its configuration names.
+  /// Loads an adapter folder with the frozen models that its configuration names, or a published model.
   ///
   /// - Parameters:
   ///   - model: A name such as `image-match`, or a folder.
@@ -46,29 +44,48 @@ public final class ImageTextPipeline: Sendable {
   ///   not fit.
   public init(_ model: String = "image-match", store: ModelStore = ModelStore()) throws {
     let folder = try store.adapter(model)
-    let configuration = try AdapterConfiguration(folder: folder)
-    guard let sizes = configuration.imageText, let text = configuration.text else {
+    let contents = try ModelFolder(folder)
+    guard contents.comparesTexts else {
       throw PipelineError.wrongModel(
-        folder: folder.path, expected: "model_type \(AdapterConfiguration.Kind.imageText.rawValue)",
-        found: configuration.kind.rawValue)
+        folder: folder.path, expected: "a model that compares images with texts",
+        found: "\(contents.name), which writes text")
+    }
+    switch contents {
+    case .blip:
+      let published = try BLIPModel(folder: folder)
+      guard let adapter = published.text, let texts = published.texts else {
+        throw PipelineError.badConfiguration(file: folder.path, reason: "names no matching heads")
+      }
+      (encoder, self.adapter, self.texts) = (published.encoder, adapter, texts)
+    case .adapter(let configuration):
+      (encoder, adapter, texts) = try Self.load(configuration, folder: folder, store: store)
+    }
+    guard encoder.width == adapter.configuration.qformer.encoderHiddenSize else {
+      throw PipelineError.badConfiguration(
+        file: folder.path,
+        reason: "the adapter reads width \(adapter.configuration.qformer.encoderHiddenSize), but the encoder gives "
+          + "\(encoder.width)")
+    }
+  }
+
+  private static func load(
+    _ configuration: AdapterConfiguration, folder: URL, store: ModelStore
+  ) throws -> (ImageEncoder, ImageTextQFormer, TextEncoder) {
+    guard let sizes = configuration.imageText, let text = configuration.text else {
+      throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
     }
     guard (2...max(2, sizes.qformer.maxPositions)).contains(text.maximumLength) else {
       throw PipelineError.badConfiguration(
         file: folder.appendingPathComponent("config.json").path,
         reason: "text.max_length is \(text.maximumLength), expected 2 … \(sizes.qformer.maxPositions) (positions)")
     }
-    self.configuration = configuration
-    encoder = try ImageEncoder(configuration.encoder, store: store)
+    let encoder = try ImageEncoder(configuration.encoder, store: store)
     let textFolder = try store.frozenModel(text.model)
-    texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: text.maximumLength)
-    adapter = try loadModel(
+    let texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: text.maximumLength)
+    let adapter = try loadModel(
       from: Checkpoint(contentsOf: folder), bases: [BaseCheckpoint(Checkpoint(contentsOf: textFolder))]
     ) { try ImageTextQFormer(sizes, $0) }.model
-    guard encoder.width == sizes.qformer.encoderHiddenSize else {
-      throw PipelineError.badConfiguration(
-        file: folder.path,
-        reason: "the adapter reads width \(sizes.qformer.encoderHiddenSize), but the encoder gives \(encoder.width)")
-    }
+    return (encoder, adapter, texts)
   }
 
   /// Scores every image with every text.

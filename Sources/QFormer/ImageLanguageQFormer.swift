@@ -67,23 +67,33 @@ public struct ImageLanguageQFormer: Sendable {
   ///
   /// - Parameters:
   ///   - features: Encoder features `[B, N, Dv]`.
+  ///   - text: What a Q-Former with text reads beside the image (InstructBLIP): `int64 [B, L]` from `[CLS]` to `[SEP]`,
+  ///     padded at the end, and a mask of 1 and 0.
   ///   - keepsAttention: Whether to return cross-attention weights.
   ///   - isTraining: Whether dropout is on.
-  /// - Throws: ``QFormerError/wrongShape(what:expected:found:)``.
+  /// - Returns: Hidden states `[B, M, D]`, those of the text left out.
+  /// - Throws: ``QFormerError``.
   public func readImage(
-    _ features: Tensor, keepsAttention: Bool = false, isTraining: Bool = false
+    _ features: Tensor, text: (ids: Tensor, mask: Tensor)? = nil, keepsAttention: Bool = false,
+    isTraining: Bool = false
   ) throws -> QFormerOutput {
-    try readEmbeds(imageEmbeds(features), keepsAttention: keepsAttention, isTraining: isTraining)
+    try readEmbeds(imageEmbeds(features), text: text, keepsAttention: keepsAttention, isTraining: isTraining)
   }
 
-  /// As ``readImage(_:keepsAttention:isTraining:)``, from features that ``imageEmbeds(_:)`` has gone over already.
+  /// As ``readImage(_:text:keepsAttention:isTraining:)``, from features that ``imageEmbeds(_:)`` has gone over already.
   ///
-  /// - Throws: ``QFormerError/wrongShape(what:expected:found:)``.
+  /// - Throws: ``QFormerError``.
   public func readEmbeds(
-    _ embeds: Tensor, keepsAttention: Bool = false, isTraining: Bool = false
+    _ embeds: Tensor, text: (ids: Tensor, mask: Tensor)? = nil, keepsAttention: Bool = false,
+    isTraining: Bool = false
   ) throws -> QFormerOutput {
-    try qformer.readImage(
-      qformer.imageKeyValues(embeds), keepsAttention: keepsAttention, isTraining: isTraining)
+    let image = try qformer.imageKeyValues(embeds)
+    guard let text else { return qformer.readImage(image, keepsAttention: keepsAttention, isTraining: isTraining) }
+    let seen = try qformer.readImageAndText(
+      image, text.ids, mask: text.mask, keepsAttention: keepsAttention, isTraining: isTraining)
+    return QFormerOutput(
+      hidden: seen.hidden.narrow(1, 0, configuration.qformer.queries), selfKeyValues: seen.selfKeyValues,
+      crossAttention: seen.crossAttention)
   }
 
   /// Hidden states of queries `[B, M, D]` as token embeddings of the language model, `[B, M, languageSize]`.

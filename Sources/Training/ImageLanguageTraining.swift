@@ -32,7 +32,7 @@ public enum ImageLanguageTraining {
 
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
-    let (model, parameters) = try start(
+    let (model, parameters, isProjecting) = try start(
       recipe, store: store, languageSize: language.model.hiddenSize, encoderWidth: data.train.features.width)
     parameters.setRequiresGrad(true)
     let trainable = parameters.trainable
@@ -53,7 +53,7 @@ public enum ImageLanguageTraining {
     let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
     let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
     var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
-    if step == 0 {
+    if step == 0 && !isProjecting {
       try scaleProjection(model, parameters, features: data.train.features, to: recipe.imageLanguage.tokenScale)
     }
     let progress = Progress("training", total: totalSteps, isOn: showsProgress)
@@ -127,12 +127,28 @@ public enum ImageLanguageTraining {
     _ model: ImageLanguageQFormer, _ language: LanguageModel, features: Tensor, captions: [[[Int]]], isTraining: Bool
   ) throws -> Tensor {
     let tokens = model.languageTokens(try model.readImage(features, isTraining: isTraining).hidden)
-    let texts = SharedPrefix(texts: captions, prefix: tokens.size(1), begin: language.beginID)
-    let embeds = Tensor.cat([tokens, language.model.embed(texts.ids)], 1)
-    let hidden = language.model.forward(inputsEmbeds: embeds, plan: texts.plan).slice(1, tokens.size(1))
+    guard let causal = language.model.causal, let begin = language.beginID else {
+      return encoderDecoderLoss(language.model, tokens: tokens, captions: captions)
+    }
+    let texts = SharedPrefix(texts: captions, prefix: tokens.size(1), begin: begin)
+    let embeds = Tensor.cat([tokens, causal.embed(texts.ids)], 1)
+    let hidden = causal.forward(inputsEmbeds: embeds, plan: texts.plan).slice(1, tokens.size(1))
     // Logits only where a token is scored: the head is a fifth of the model's work.
-    let logits = language.model.head(hidden.reshaped(-1, hidden.size(2)).indexSelect(0, texts.scored))
+    let logits = causal.head(hidden.reshaped(-1, hidden.size(2)).indexSelect(0, texts.scored))
     return logits.crossEntropy(texts.targets)
+  }
+
+  /// The same for a model that reads the image tokens in its encoder: one row for each caption.
+  private static func encoderDecoderLoss(_ model: LanguageTower, tokens: Tensor, captions: [[[Int]]]) -> Tensor {
+    let owners = captions.indices.flatMap { Array(repeating: $0, count: captions[$0].count) }
+    let texts = TextEncoder.pad(captions.flatMap { $0 })
+    let logits = model.targetLogits(
+      inputsEmbeds: tokens.indexSelect(0, Tensor(owners)), attentionMask: nil, targets: texts.ids)  // [K, L, V]
+    let length = texts.ids.size(1)
+    let scored = Tensor(
+      captions.flatMap { $0 }.enumerated().flatMap { row, text in text.indices.map { row * length + $0 } })
+    return logits.reshaped(-1, logits.size(2)).indexSelect(0, scored)
+      .crossEntropy(texts.ids.reshaped(-1).indexSelect(0, scored))
   }
 
   /// Losses with the right images and with those of the next rows: their difference tells whether the model looks.
@@ -160,10 +176,13 @@ public enum ImageLanguageTraining {
     return (try mean(0), try mean(max(set.features.count / 2, 1)))
   }
 
-  /// The model at the start: from a stage-1 adapter with a new projection, or from the text model.
-  private static func start(
+  /// The model at the start: from a stage-1 adapter with a new projection, from an image–language adapter, or from the text
+  /// model.
+  ///
+  /// - Returns: Also whether the projection has been trained.
+  static func start(
     _ recipe: Recipe, store: ModelStore, languageSize: Int, encoderWidth: Int
-  ) throws -> (ImageLanguageQFormer, Parameters) {
+  ) throws -> (model: ImageLanguageQFormer, parameters: Parameters, isProjecting: Bool) {
     func configuration(_ sizes: QFormerConfiguration) -> ImageLanguageConfiguration {
       var configuration = ImageLanguageConfiguration()
       configuration.languageSize = languageSize
@@ -183,7 +202,7 @@ public enum ImageLanguageTraining {
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageLanguageQFormer(configuration(sizes), scope)
       _ = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters)
-      return (model, parameters)
+      return (model, parameters, false)
     }
     let folder = try store.adapter(start)
     let adapter = try AdapterConfiguration(folder: folder)
@@ -192,20 +211,21 @@ public enum ImageLanguageTraining {
       throw TrainingError.badRecipe(
         file: folder.path, reason: "adapter.start reads another encoder than the recipe's: \(adapter.encoder)")
     }
+    let isProjecting = adapter.kind == .imageLanguage
     // The text side of stage 1 stays behind.
     let unused = [
       "embeddings.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temp", "cls.*", "*.intermediate.*",
       "*.output.dense.*", "*.output.LayerNorm.*",
     ]
     let model = try loadModel(
-      from: Checkpoint(contentsOf: folder), ignoring: unused, allowMissing: ["language_projection.*"],
-      seed: recipe.seed
+      from: Checkpoint(contentsOf: folder), ignoring: unused,
+      allowMissing: isProjecting ? [] : ["language_projection.*"], seed: recipe.seed
     ) { scope in
       let model = try ImageLanguageQFormer(configuration(sizes), scope)
       for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }
       return model
     }.model
-    return (model, parameters)
+    return (model, parameters, isProjecting)
   }
 
   /// Scales the new projection so that language tokens have the given standard deviation.

@@ -35,6 +35,8 @@ public struct Recipe: Codable, Sendable, Equatable {
   public enum Objective: String, Codable, Sendable, CaseIterable {
     /// Stage 1: contrastive, matching and generation losses.
     case imageText = "image-text"
+    /// Between the stages: words of captions as the frozen language model embeds them.
+    case imageWords = "image-words"
     /// Stage 2: the language model's loss through the frozen language model.
     case imageLanguage = "image-language"
   }
@@ -98,6 +100,14 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var rerank = 16
   }
 
+  /// Word alignment alone.
+  public struct ImageWords: Codable, Sendable, Equatable {
+    /// Cosines are divided by it.
+    public var temperature = 0.05
+    /// Words of fewer images are left out.
+    public var minimumCount = 3
+  }
+
   /// Stage 2 alone.
   public struct ImageLanguage: Codable, Sendable, Equatable {
     /// Standard deviation of language tokens at the start, that of the language model's word embeddings.
@@ -140,6 +150,8 @@ public struct Recipe: Codable, Sendable, Equatable {
   public var optimizer = Optimizer()
   /// Stage 1 alone.
   public var imageText = ImageText()
+  /// Word alignment alone.
+  public var imageWords = ImageWords()
   /// Stage 2 alone.
   public var imageLanguage = ImageLanguage()
   /// A line of metrics every so many steps.
@@ -275,6 +287,11 @@ public struct Recipe: Codable, Sendable, Equatable {
     ] {
       try require(value > 0 && value <= 0.5, "imageText.\(name) is \(value), expected 0 < temperature ≤ 0.5")
     }
+    try require(
+      imageWords.temperature > 0 && imageWords.temperature <= 1,
+      "imageWords.temperature is \(imageWords.temperature), expected 0 < temperature ≤ 1")
+    try require(
+      imageWords.minimumCount > 0, "imageWords.minimumCount is \(imageWords.minimumCount), expected 1 or more")
     try require((0..<1).contains(optimizer.beta2), "optimizer.beta2 is \(optimizer.beta2), expected 0 ≤ beta2 < 1")
     try require(optimizer.clip > 0, "optimizer.clip is \(optimizer.clip), expected above 0")
     for source in train + validation {

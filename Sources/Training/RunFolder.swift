@@ -65,16 +65,24 @@ public struct RunFolder: Sendable {
           ("step", Tensor(Int64(step))),
         ]
       try SafetensorsFile.write(state, to: temporary.appendingPathComponent("state.safetensors"))
-      if manager.fileExists(atPath: folder.path) { try manager.removeItem(at: folder) }
+      try remove(step: step)
       try manager.moveItem(at: temporary, to: folder)
     } catch {
       try? manager.removeItem(at: temporary)
       if error is CheckpointError { throw error }
       throw CheckpointError.cannotWrite(file: folder.path, reason: error.localizedDescription)
     }
-    for old in savedSteps().dropLast(2) {
-      try? manager.removeItem(at: checkpoints.appendingPathComponent("step-\(old)"))
-    }
+    for old in savedSteps().dropLast(2) { try? remove(step: old) }
+  }
+
+  /// Removes a checkpoint if it is there. It loses its name first: half of one must not be taken for a whole.
+  private func remove(step: Int) throws {
+    let manager = FileManager.default
+    let folder = checkpoints.appendingPathComponent("step-\(step)")
+    guard manager.fileExists(atPath: folder.path) else { return }
+    let leaving = checkpoints.appendingPathComponent(".step-\(step).\(getpid()).old.partial")
+    try manager.moveItem(at: folder, to: leaving)
+    try manager.removeItem(at: leaving)
   }
 
   /// The steps of all complete checkpoints, oldest first.

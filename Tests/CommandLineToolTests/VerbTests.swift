@@ -178,7 +178,7 @@ struct VerbTests {
       #expect(trained.code == 0, "\(trained)")
       #expect(trained.output == place.path("one/adapter") + "\n")
       let names = try FileManager.default.contentsOfDirectory(atPath: place.path("one")).sorted()
-      #expect(names == ["adapter", "checkpoints", "config.yaml", "metrics.jsonl"])
+      #expect(names == ["adapter", "checkpoints", "config.yaml", "events.out.tfevents.qformer", "metrics.jsonl"])
       let evaluated = try place.program.run(
         "evaluate", recipe, "--model", place.path("one/adapter"), "--split", "train")
       #expect(evaluated.code == 0, "\(evaluated)")

@@ -122,6 +122,13 @@ struct PipelineTests {
           #expect(answer.text == pipeline.language.text(answer.tokenIDs))
         }
       }
+      let prompts: [String?] = ["a red", nil, "the small blue circle is"]
+      options.beams = 1
+      let mixed = try pipeline.describe(images, prompts: prompts, options: options)
+      for index in 0..<3 {
+        let alone = try pipeline.describe([images[index]], prompt: prompts[index], options: options)
+        #expect([mixed[index]] == alone)
+      }
       #expect(try pipeline.describe([], options: options).isEmpty)
     }
   }
@@ -135,14 +142,15 @@ struct PipelineTests {
       let tokens = try pipeline.languageTokens(features: pipeline.encoder.features([images[0]]))
       #expect(tokens.shape == [1, TinyModels.queries, TinyModels.languageWidth])
       let prompt = pipeline.language.ids("a red")
-      let llama = pipeline.language.model
+      let llama = try #require(pipeline.language.model.causal)
       let first = withNoGrad {
         let words = llama.embed(Tensor([1500] + prompt)).unsqueezed(0)
-        return llama.head(llama.forward(inputsEmbeds: .cat([tokens, words], 1)).select(1, -1)).argmax(1).intItem
+        let states = llama.forward(inputsEmbeds: .cat([tokens, words], 1), attentionMask: nil, cache: nil)
+        return llama.head(states.select(1, -1)).argmax(1).intItem
       }
       var options = GenerationOptions()
       options.maxTokens = 1
-      #expect(try pipeline.describe(tokens: tokens, prompt: "a red", options: options)[0].tokenIDs == [first])
+      #expect(try pipeline.language.describe(tokens: tokens, prompt: "a red", options: options)[0].tokenIDs == [first])
       #expect(try pipeline.describe([images[0]], prompt: "a red", options: options)[0].tokenIDs == [first])
     }
   }
@@ -191,7 +199,7 @@ struct PipelineTests {
       let models = try TinyModels(in: folder)
       #expect { try ImageTextPipeline("image-caption", store: models.store) } throws: { error in
         guard case .wrongModel(_, let expected, let found) = error as? PipelineError else { return false }
-        return expected == "model_type qformer_image_text" && found == "qformer_image_language"
+        return expected.contains("compares images with texts") && found.contains("qformer_image_language")
       }
       #expect { try ImageLanguagePipeline("image-match", store: models.store) } throws: { error in
         guard case .wrongModel = error as? PipelineError else { return false }

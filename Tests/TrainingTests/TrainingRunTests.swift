@@ -48,7 +48,12 @@ struct TrainingRunTests {
     /// Trains in a folder of this name; `stop` is asked after every step.
     func train(_ name: String, resumes: Bool = false, stop: () -> Bool = { false }) throws -> URL? {
       let output = folder.appendingPathComponent(name)
-      let run = recipe.objective == .imageText ? ImageTextTraining.run : ImageLanguageTraining.run
+      let run =
+        switch recipe.objective {
+        case .imageText: ImageTextTraining.run
+        case .imageWords: ImageWordsTraining.run
+        case .imageLanguage: ImageLanguageTraining.run
+        }
       return try run(recipe, output, resumes, models.store, false, stop)
     }
 
@@ -167,6 +172,49 @@ struct TrainingRunTests {
         return file == adapter.path && reason.contains("adapter.start")
       }
     }
+  }
+
+  @Test("Word alignment resumes bit by bit, finds words, and stage 2 keeps its projection")
+  func words() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.adapter.start = try #require(try place.train("stage1")).path
+      place.recipe.objective = .imageWords
+      place.recipe.imageWords.minimumCount = 1
+      let adapter = try compareInterrupted(place, "words")
+      #expect(try AdapterConfiguration(folder: adapter).kind == .imageLanguage)
+      place.recipe.epochs = 30
+      place.recipe.validation = [place.recipe.train[0]]
+      place.recipe.validateEvery = 0
+      let learnt = try #require(try place.train("learnt"))
+      let (first, last) = try place.change("learnt", "words")
+      #expect(last < first * 0.9, "\(first) → \(last)")
+      let scores = try #require(try place.metrics("learnt").last)
+      let (found, prior) = (scores["words.P@10"] as? Double ?? 0, scores["prior.P@10"] as? Double ?? 100)
+      #expect(found > prior, "\(found) against \(prior)")
+
+      // A learning rate near 0: what is written is what stage 2 started from.
+      place.recipe.objective = .imageLanguage
+      place.recipe.adapter.start = learnt.path
+      place.recipe.epochs = 0.3
+      place.recipe.optimizer.learningRate = 1e-12
+      let next = try #require(try place.train("next"))
+      let name = "language_projection.bias"
+      #expect(try place.weights(next)[name] == place.weights(learnt)[name])
+    }
+  }
+
+  @Test("Words count by how few images have them; an image without any spreads over all")
+  func wordTargets() {
+    // 8 images: token 1 in all of them, 2 in two, 3 in one, 4 in two.
+    let captions = [[1, 2, 2, 3], [1, 2, 4], [1, 4], [1], [1], [1], [1], [1]]
+    let targets = WordTargets(captions, minimumCount: 2)
+    #expect(targets.ids == [2, 4])
+    #expect(targets.words([4, 1, 2, 4]) == [0, 1])
+    let rows = targets.distributions([[1, 2, 2, 4], [1]]).values(as: Float.self)
+    let expected: [Float] = [2.0 / 3, 1.0 / 3, 0.5, 0.5]
+    for (found, value) in zip(rows, expected) { #expect(abs(found - value) < 1e-6) }
+    #expect(WordTargets(captions, minimumCount: 1).mostFrequent.first == 0)
   }
 
   @Test("Stage 2 starts from stage 1's adapter and resumes bit by bit; its adapter loads")

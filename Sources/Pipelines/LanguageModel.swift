@@ -1,0 +1,158 @@
+public import Backbones
+import Checkpoints
+public import Foundation
+import Tokenizers
+public import Torch
+
+/// A frozen language model with its tokenizer and the numbers of its special tokens.
+public struct LanguageModel: Sendable {
+  /// How a prompt becomes tokens.
+  public enum Prompting: Sendable {
+    /// The begin token, then the prompt's own tokens: how this package trains its adapters.
+    case beginThenText
+    /// The prompt with the special tokens of the model's tokenizer, or the begin token alone when there is no prompt: what
+    /// the processors of published models do.
+    case template
+  }
+
+  /// A generated text.
+  public struct Answer: Sendable, Equatable, Codable {
+    /// The text without prompt and special tokens.
+    public let text: String
+    /// The generated token numbers, the end token included where it was reached.
+    public let tokenIDs: [Int]
+  }
+
+  /// The model.
+  public let model: LanguageTower
+  /// The number of the token that begins a text; nil for a model that needs none.
+  public let beginID: Int?
+  /// The numbers of tokens that end a text.
+  public let endIDs: [Int]
+  /// How a prompt becomes tokens.
+  public let prompting: Prompting
+  /// What stands for each picture token where repeated tokens are counted; nil when they are not counted.
+  private let imageTokenID: Int?
+  private let tokenizer: Tokenizer
+
+  /// Loads a model folder, to be used as this package trains adapters for it.
+  ///
+  /// - Throws: What loading the model or the tokenizer throws.
+  public init(folder: URL) throws {
+    struct Special: Decodable {
+      let beginID: Int?
+      enum CodingKeys: String, CodingKey { case beginID = "bos_token_id" }
+    }
+    let model = try LanguageTower.load(folder: folder)
+    var beginID: Int?
+    if model.causal != nil {
+      beginID = try readConfiguration(Special.self, folder: folder).beginID
+      guard let beginID, (0..<model.vocabularySize).contains(beginID) else {
+        throw PipelineError.badConfiguration(
+          file: folder.appendingPathComponent("config.json").path, reason: "expected bos_token_id within the vocabulary"
+        )
+      }
+    }
+    self.init(
+      model, tokenizer: try Tokenizer(contentsOf: folder), beginID: beginID, endIDs: model.configuration.endIDs,
+      prompting: .beginThenText)
+  }
+
+  /// Puts a tokenizer before a model.
+  init(
+    _ model: LanguageTower, tokenizer: Tokenizer, beginID: Int?, endIDs: [Int], prompting: Prompting,
+    imageTokenID: Int? = nil
+  ) {
+    (self.model, self.tokenizer, self.beginID, self.endIDs) = (model, tokenizer, beginID, endIDs)
+    (self.prompting, self.imageTokenID) = (prompting, imageTokenID)
+  }
+
+  /// Token numbers of a text, without special tokens around it.
+  public func ids(_ text: String) -> [Int] { tokenizer.encode(text, addSpecialTokens: false) }
+
+  /// The text of token numbers, without special tokens and white space around it.
+  public func text(_ ids: [Int]) -> String { tokenizer.decode(ids).trimmingCharacters(in: .whitespacesAndNewlines) }
+
+  /// The tokens that come after those of the picture and before the answer.
+  public func promptIDs(_ prompt: String?) -> [Int] {
+    let begin = beginID.map { [$0] } ?? []
+    guard let prompt else { return begin }
+    switch prompting {
+    case .template: return tokenizer.encode(prompt)
+    case .beginThenText: return begin + ids(prompt) + (model.causal == nil ? Array(endIDs.prefix(1)) : [])
+    }
+  }
+
+  /// Generates from image tokens and prompts, one for each row.
+  ///
+  /// - Parameters:
+  ///   - tokens: `[B, M, d_llm]`.
+  ///   - prompts: B texts that answers continue, nil for none; of any lengths: a row gets what it would get alone.
+  ///   - options: How text is generated; the language model's end tokens are added.
+  ///   - stops: Strings that end a text; what begins with one is cut off.
+  ///   - onText: Row and text of all tokens so far, after each token.
+  /// - Throws: `GenerationError`, `TorchError`.
+  public func describe(
+    tokens: Tensor, prompts: [String?], options: GenerationOptions = GenerationOptions(), stops: [String] = [],
+    onText: ((_ row: Int, _ text: String) -> Void)? = nil
+  ) throws -> [Answer] {
+    let starts = prompts.map(promptIDs)
+    guard starts.count == tokens.size(0) else {
+      throw GenerationError.option(
+        name: "prompts", found: "\(starts.count)", expected: "one for each of \(tokens.size(0)) pictures")
+    }
+    let (embeds, mask) = try withError { withNoGrad { embedded(tokens, starts) } }
+    var options = options
+    options.endIDs += endIDs.filter { !options.endIDs.contains($0) }
+    let pictures = imageTokenID.map { Array(repeating: $0, count: tokens.size(1)) } ?? []
+    var soFar = Array(repeating: [Int](), count: starts.count)
+    let rows = try model.generate(
+      inputsEmbeds: embeds, attentionMask: mask, options: options, history: starts.map { pictures + $0 },
+      stop: stops.isEmpty ? nil : TextStop(stops) { tokenizer.decode($0) }
+    ) { row, id in
+      guard let onText else { return }
+      soFar[row].append(id)
+      onText(row, cut(soFar[row], stops))
+    }
+    return rows.map { Answer(text: cut($0, stops), tokenIDs: $0) }
+  }
+
+  /// As ``describe(tokens:prompts:options:stops:onText:)``, with one prompt for all rows.
+  ///
+  /// - Throws: `GenerationError`, `TorchError`.
+  public func describe(
+    tokens: Tensor, prompt: String? = nil, options: GenerationOptions = GenerationOptions(), stops: [String] = [],
+    onText: ((_ row: Int, _ text: String) -> Void)? = nil
+  ) throws -> [Answer] {
+    try describe(
+      tokens: tokens, prompts: Array(repeating: prompt, count: tokens.size(0)), options: options, stops: stops,
+      onText: onText)
+  }
+
+  /// The text before the first of the stop strings.
+  private func cut(_ ids: [Int], _ stops: [String]) -> String {
+    let whole = tokenizer.decode(ids)
+    let ends = stops.compactMap { whole.range(of: $0)?.lowerBound }
+    return String(whole[..<(ends.min() ?? whole.endIndex)]).trimmingCharacters(in: .whitespacesAndNewlines)
+  }
+
+  /// Picture tokens, then words, in rows of one length: shorter rows are padded in front.
+  private func embedded(_ tokens: Tensor, _ starts: [[Int]]) -> (embeds: Tensor, mask: Tensor?) {
+    let longest = starts.map(\.count).max() ?? 0
+    guard longest > 0 else { return (tokens, nil) }
+    if starts.allSatisfy({ $0.count == longest }) {
+      return (.cat([tokens, model.embed(Tensor(starts.flatMap { $0 }, [starts.count, longest]))], 1), nil)
+    }
+    let length = tokens.size(1) + longest
+    var mask: [Float] = []
+    let rows = starts.enumerated().map { row, start in
+      let padding = longest - start.count
+      mask += Array(repeating: 0, count: padding) + Array(repeating: 1, count: length - padding)
+      let picture = tokens.select(0, row)  // [M, d_llm]
+      let parts =
+        [Tensor.zeros([padding, picture.size(1)]), picture] + (start.isEmpty ? [] : [model.embed(Tensor(start))])
+      return Tensor.cat(parts, 0)
+    }
+    return (.stack(rows), Tensor(mask, [starts.count, length]))
+  }
+}

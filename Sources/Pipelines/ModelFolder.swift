@@ -1,0 +1,43 @@
+import Backbones
+public import Foundation
+
+/// What a model folder holds: an adapter of this package, or a published model with all its parts.
+public enum ModelFolder: Sendable, Equatable {
+  /// An adapter, which names the frozen models that it stands between.
+  case adapter(AdapterConfiguration)
+  /// BLIP-2 or InstructBLIP in Hugging Face layout.
+  case blip(BLIPConfiguration)
+
+  /// Reads `config.json` of a folder.
+  ///
+  /// - Throws: ``PipelineError`` or `BackboneError` that names the file and the field, or lists the known model types.
+  public init(_ folder: URL) throws {
+    let adapters = AdapterConfiguration.Kind.allCases.map(\.rawValue)
+    switch try ModelType(folder: folder).name {
+    case let type? where adapters.contains(type): self = .adapter(try AdapterConfiguration(folder: folder))
+    case let type? where BLIPConfiguration.modelTypes.contains(type):
+      self = .blip(try readConfiguration(BLIPConfiguration.self, folder: folder))
+    case let type:
+      let known = adapters + BLIPConfiguration.modelTypes
+      throw PipelineError.wrongModel(
+        folder: folder.path, expected: "model_type \(known.joined(separator: " or "))",
+        found: type.map { "model_type \($0)" } ?? "none")
+    }
+  }
+
+  /// Whether it compares images and texts; else it writes text.
+  public var comparesTexts: Bool {
+    switch self {
+    case .adapter(let configuration): configuration.kind == .imageText
+    case .blip(let configuration): !configuration.architecture.hasLanguageModel
+    }
+  }
+
+  /// What it is, in the words of its `config.json`.
+  public var name: String {
+    switch self {
+    case .adapter(let configuration): configuration.kind.rawValue
+    case .blip(let configuration): configuration.architecture.rawValue
+    }
+  }
+}

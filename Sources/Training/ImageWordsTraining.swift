@@ -1,0 +1,186 @@
+import Backbones
+import Checkpoints
+public import Foundation
+public import Pipelines
+import QFormer
+import Torch
+import TorchNN
+
+/// Between the stages: projection and Q-Former learn the words of captions as the frozen language model embeds them.
+///
+/// A pass costs as much as one of stage 1's contrastive part alone, since the language model is not run: its table of word
+/// embeddings is all that is needed. The same promises as in ``ImageTextTraining`` hold.
+public enum ImageWordsTraining {
+  /// Trains and writes the adapter, an image–language one, to `RUN/adapter`.
+  ///
+  /// - Parameters:
+  ///   - recipe: What to do.
+  ///   - output: The run folder.
+  ///   - resumes: Whether to go on from the newest checkpoint in it.
+  ///   - store: Where models lie.
+  ///   - showsProgress: Whether a progress line is printed.
+  ///   - shouldStop: Asked after every step; a checkpoint is written before stopping.
+  /// - Returns: The adapter's folder, or nil when stopped early.
+  /// - Throws: ``TrainingError``, `PipelineError`, `CheckpointError`, what reading data throws.
+  public static func run(
+    _ recipe: Recipe, output: URL, resumes: Bool, store: ModelStore = ModelStore(), showsProgress: Bool,
+    shouldStop: () -> Bool = { false }
+  ) throws -> URL? {
+    let folder = try RunFolder(output, recipe: recipe, resumes: resumes)
+    let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
+    let language = try LanguageModel(folder: store.frozenModel(recipe.language.model))
+
+    Generator.default.seed(recipe.seed)
+    let generator = Generator(seed: recipe.seed &+ 1)
+    let (model, parameters, _) = try ImageLanguageTraining.start(
+      recipe, store: store, languageSize: language.model.hiddenSize, encoderWidth: data.train.features.width)
+    parameters.setRequiresGrad(true)
+    let trainable = parameters.trainable
+    let optimizer = AdamW(
+      AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
+        $0.hasPrefix("language_projection") ? 1 : recipe.optimizer.inheritedFactor
+      }, betas: (0.9, recipe.optimizer.beta2))
+
+    let captions = tokens(data.train.captions, language)
+    let targets = WordTargets(captions, minimumCount: recipe.imageWords.minimumCount)
+    guard targets.ids.count > 1 else {
+      throw TrainingError.badRecipe(
+        file: "recipe", reason: "train: too few words stand in \(recipe.imageWords.minimumCount) pictures or more")
+    }
+    let words = try WordEmbeddings(language, ids: targets.ids)
+    let plan = try EpochPlan(
+      lengths: captions.map { [$0.count] }, batchSize: recipe.batchSize, captionsPerImage: 1, seed: recipe.seed)
+    let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
+    let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
+    var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
+    let progress = Progress("training", total: totalSteps, isOn: showsProgress)
+    var meter = Meter()
+    func validate() throws {
+      for set in data.validation {
+        let scores = try precision(model, words, targets, set, tokens(set.captions, language))
+        try folder.log([
+          "step": step, "validation": set.name, "words.P@10": scores.model * 100, "prior.P@10": scores.prior * 100,
+        ])
+        progress.note(
+          String(
+            format: "step %d %@: P@10 of words %.1f, of the commonest %.1f", step, set.name as NSString,
+            scores.model * 100, scores.prior * 100))
+      }
+    }
+    func isValidated() -> Bool {
+      step == totalSteps || step > 0 && recipe.validateEvery > 0 && step % recipe.validateEvery == 0
+    }
+    // The checkpoint comes before the validation: a run may have been killed in between.
+    if isValidated(), try folder.removeIncompleteValidation(step: step, sets: data.validation.count) { try validate() }
+
+    while step < totalSteps {
+      let batch = try plan.batch(step: step)
+      let rate = schedule(step)
+      try withError {
+        var features = data.train.features.batch(batch.map(\.row), mirrored: batch.map(\.mirrored))
+        features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
+        let tokens = model.languageTokens(try model.readImage(features, isTraining: true).hidden)
+        let loss = WordAlignment.loss(
+          tokens: tokens, words: words.directions, targets: targets.distributions(batch.map { captions[$0.row] }),
+          temperature: recipe.imageWords.temperature)
+        loss.backward()
+        let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
+        guard norm.isFinite else {
+          throw TrainingError.diverged(step: step, reason: "the gradients' norm is \(norm): lower the learning rate")
+        }
+        optimizer.step(learningRate: rate)
+        optimizer.clearGradients()
+        meter.add(["words": loss.item, "gradientNorm": norm])
+      }
+      step += 1
+      progress.update(step, meter.words)
+      if step % recipe.logEvery == 0 || step == totalSteps {
+        try folder.log(
+          meter.take(samples: recipe.batchSize).merging([
+            "step": step, "epoch": Double(step) / Double(plan.stepsPerEpoch), "learningRate": rate,
+          ]) { $1 })
+      }
+      let stops = shouldStop()
+      if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
+        try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
+      }
+      if isValidated() { try validate() }
+      if stops && step < totalSteps { return nil }
+    }
+    try placeTokens(model, parameters, words, features: data.train.features)
+    let adapter = output.appendingPathComponent("adapter")
+    try AdapterFolder.write(
+      AdapterConfiguration(imageLanguage: model.configuration, encoder: recipe.encoder, language: recipe.language),
+      parameters.all, to: adapter)
+    return adapter
+  }
+
+  /// The tokens of all captions of each image, as words within a sentence.
+  static func tokens(_ captions: [[String]], _ language: LanguageModel) -> [[Int]] {
+    captions.map { list in list.flatMap { language.ids(" " + CaptionText.cleaned($0).lowercased()) } }
+  }
+
+  /// The part of the ten best words that stand in a caption, averaged over images; beside it the ten commonest words.
+  static func precision(
+    _ model: ImageLanguageQFormer, _ words: WordEmbeddings, _ targets: WordTargets, _ set: TrainingData.Part,
+    _ captions: [[Int]]
+  ) throws -> (model: Double, prior: Double) {
+    let count = min(10, targets.ids.count)
+    let common = targets.mostFrequent.prefix(count)
+    var (hits, priorHits) = (0, 0)
+    for rows in RetrievalEvaluation.batches(Array(0..<set.features.count), 64) {
+      let best = try withError {
+        try withNoGrad {
+          let tokens = model.languageTokens(try model.readImage(set.features.batch(rows)).hidden)
+          return WordAlignment.similarity(tokens: tokens, words: words.directions).topK(count).indices
+            .values(as: Int.self)
+        }
+      }
+      for (place, row) in rows.enumerated() {
+        let own = Set(targets.words(captions[row]))
+        hits += best[place * count..<(place + 1) * count].count { own.contains($0) }
+        priorHits += common.count { own.contains($0) }
+      }
+    }
+    let total = Double(set.features.count * count)
+    return (Double(hits) / total, Double(priorHits) / total)
+  }
+
+  /// Gives the tokens the mean word as their centre and the words' own distance from it, as the language model knows words.
+  private static func placeTokens(
+    _ model: ImageLanguageQFormer, _ parameters: Parameters, _ words: WordEmbeddings, features: FeatureStack
+  ) throws {
+    guard let weight = parameters["language_projection.weight"], let bias = parameters["language_projection.bias"]
+    else { return }
+    try withError {
+      try withNoGrad {
+        let tokens = model.languageTokens(
+          try model.readImage(features.batch(Array(0..<min(256, features.count)))).hidden)
+        let scale = words.radius / tokens.norm(-1).mean().item
+        weight.multiply(inPlace: Tensor(Float(scale)))
+        bias.copy(from: bias * scale + words.center)
+      }
+    }
+  }
+}
+
+/// Some rows of a language model's table of word embeddings, seen from their mean.
+struct WordEmbeddings {
+  /// `[d]`, the mean.
+  let center: Tensor
+  /// `[W, d]`, differences from the mean, of length 1.
+  let directions: Tensor
+  /// The mean length of the differences.
+  let radius: Double
+
+  init(_ language: LanguageModel, ids: [Int]) throws {
+    (center, directions, radius) = try withError {
+      withNoGrad {
+        let rows = language.model.embed(Tensor(ids)).detached()
+        let center = rows.mean(0)
+        let differences = rows - center
+        return (center, differences.normalized(), differences.norm(-1).mean().item)
+      }
+    }
+  }
+}

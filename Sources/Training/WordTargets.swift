@@ -1,0 +1,53 @@
+import Foundation
+import Torch
+
+/// The words of captions as a language model's tokens, weighted by how much they tell.
+///
+/// A token counts log(N / df) − 1, where df of N images have it in a caption: what stands in more than a third of all
+/// captions counts nothing. Tokens of too few images are left out.
+struct WordTargets {
+  /// The tokens' numbers in the language model's vocabulary, ascending.
+  let ids: [Int]
+  /// What each token counts.
+  private let weights: [Float]
+  private let indices: [Int: Int]
+
+  /// - Parameters:
+  ///   - captions: For each image the tokens of all its captions.
+  ///   - minimumCount: Tokens of fewer images are left out.
+  init(_ captions: [[Int]], minimumCount: Int) {
+    var images: [Int: Int] = [:]
+    for tokens in captions { for token in Set(tokens) { images[token, default: 0] += 1 } }
+    let weighted = images.filter { $0.value >= minimumCount }
+      .map { (id: $0.key, weight: log(Double(captions.count) / Double($0.value)) - 1) }
+      .filter { $0.weight > 0 }.sorted { $0.id < $1.id }
+    ids = weighted.map(\.id)
+    weights = weighted.map { Float($0.weight) }
+    indices = Dictionary(uniqueKeysWithValues: ids.enumerated().map { ($1, $0) })
+  }
+
+  /// Places in ``ids`` of the tokens of an image that count, ascending.
+  func words(_ tokens: [Int]) -> [Int] { Set(tokens).compactMap { indices[$0] }.sorted() }
+
+  /// Distributions `[B, W]` over the words of images, each word as often as it stands there; all words alike where an image
+  /// has none.
+  func distributions(_ captions: [[Int]]) -> Tensor {
+    var values = [Float](repeating: 0, count: captions.count * ids.count)
+    for (row, tokens) in captions.enumerated() {
+      let start = row * ids.count
+      var total: Float = 0
+      for token in tokens {
+        guard let index = indices[token] else { continue }
+        values[start + index] += weights[index]
+        total += weights[index]
+      }
+      for index in start..<start + ids.count {
+        values[index] = total > 0 ? values[index] / total : 1 / Float(ids.count)
+      }
+    }
+    return Tensor(values, [captions.count, ids.count])
+  }
+
+  /// The words that stand in most images and still count, best first.
+  var mostFrequent: [Int] { weights.indices.sorted { (weights[$0], $0) < (weights[$1], $1) } }
+}

@@ -1,0 +1,172 @@
+import Backbones
+import Foundation
+import Media
+import Pipelines
+import QFormer
+import TestSupport
+import Testing
+import Torch
+
+/// Small random models of every published architecture, beside what transformers computes with them.
+@Suite("Published models")
+struct PublishedTests {
+  /// One row of `expected.json`.
+  private struct Case: Decodable {
+    let prompt: String?
+    let greedy: [[Int]]
+    let beams: [[Int]]
+    let repetition: [[Int]]
+  }
+
+  private struct Words: Decodable {
+    var prompts: [String]?
+    var cases: [Case]?
+    var texts: [String]?
+  }
+
+  /// A fixture folder.
+  private struct Published {
+    let folder: URL
+    let tensors: Fixture
+    let words: Words
+
+    init(_ name: String) throws {
+      folder = fixtures.appendingPathComponent("published/\(name)")
+      tensors = try Fixture("published/\(name)/expected.safetensors")
+      words = try JSONDecoder().decode(
+        Words.self, from: Data(contentsOf: folder.appendingPathComponent("expected.json")))
+    }
+
+    /// The pictures, before any processing.
+    func images() throws -> [Image] {
+      let bytes = tensors["pictures"]  // uint8 [3, H, W, 3]
+      return try (0..<bytes.size(0)).map { index in
+        let picture = bytes.select(0, index)
+        return try Image(
+          width: picture.size(1), height: picture.size(0), pixels: picture.contiguous().values(as: UInt8.self))
+      }
+    }
+  }
+
+  private func tag(_ item: Case, _ words: Words) -> String {
+    item.prompt.flatMap { words.prompts?.firstIndex(of: $0) }.map(String.init) ?? "none"
+  }
+
+  @Test(
+    "Pictures, prompts and ids equal transformers'",
+    arguments: [
+      "blip2-opt", "blip2-t5", "instructblip-t5", "instructblip-llama",
+    ])
+  func writing(_ name: String) throws {
+    let published = try Published(name)
+    let pipeline = try ImageLanguagePipeline(published.folder.path)
+    let images = try published.images()
+    let features = try pipeline.encoder.features(images)
+    let embeds = withNoGrad { pipeline.adapter.imageEmbeds(features) }
+    expectClose(embeds, published.tensors["image_embeds"], relative: 2e-5, "\(name) image_embeds")
+    for item in try #require(published.words.cases) {
+      let tag = tag(item, published.words)
+      let prompts = Array(repeating: item.prompt, count: images.count)
+      let tokens = try pipeline.languageTokens(features: features, prompts: prompts)
+      expectClose(tokens, published.tensors["language_tokens.\(tag)"], relative: 2e-5, "\(name) tokens \(tag)")
+      let read = try pipeline.adapter.readImage(
+        features, text: pipeline.instruction(prompts, count: images.count))
+      expectClose(
+        read.hidden.detached(), published.tensors["query_output.\(tag)"], relative: 2e-5, "\(name) queries \(tag)")
+      let start = pipeline.language.promptIDs(item.prompt)
+      let logits = withNoGrad {
+        let words = pipeline.language.model.embed(Tensor(start)).unsqueezed(0).expanded(images.count, -1, -1)
+        return pipeline.language.model.read(inputsEmbeds: .cat([tokens, words], 1), attentionMask: nil).logits
+      }
+      expectClose(logits, published.tensors["logits.\(tag)"], relative: 2e-5, "\(name) logits \(tag)")
+
+      var options = GenerationOptions()
+      options.maxTokens = 8
+      #expect(try pipeline.describe(images, prompt: item.prompt, options: options).map(\.tokenIDs) == item.greedy)
+      for (index, image) in images.enumerated() {
+        let alone = try pipeline.describe([image], prompt: item.prompt, options: options)
+        #expect(alone.map(\.tokenIDs) == [item.greedy[index]])
+      }
+      options.beams = 5
+      options.lengthPenalty = 0.7
+      #expect(try pipeline.describe(images, prompt: item.prompt, options: options).map(\.tokenIDs) == item.beams)
+      options.beams = 3
+      options.lengthPenalty = 1
+      options.repetitionPenalty = 1.5
+      #expect(try pipeline.describe(images, prompt: item.prompt, options: options).map(\.tokenIDs) == item.repetition)
+    }
+  }
+
+  @Test("A clip's tokens are those of its frames behind each other, as in transformers")
+  func video() throws {
+    let published = try Published("instructblip-video")
+    let pipeline = try ImageLanguagePipeline(published.folder.path)
+    let images = try published.images()
+    let clips = [images, images.reversed()]
+    for item in try #require(published.words.cases) {
+      let tag = tag(item, published.words)
+      let features = try Tensor.stack(clips.map { try pipeline.encoder.features($0) })  // [B, T, N, Dv]
+      let tokens = try pipeline.languageTokens(features: features, prompts: [item.prompt, item.prompt])
+      expectClose(tokens, published.tensors["language_tokens.\(tag)"], relative: 2e-5, "tokens \(tag)")
+      var options = GenerationOptions()
+      options.maxTokens = 8
+      #expect(try pipeline.describe(clips: clips, prompt: item.prompt, options: options).map(\.tokenIDs) == item.greedy)
+    }
+    #expect(throws: PipelineError.badInput("a clip without frames")) { try pipeline.describe(clips: [[]]) }
+  }
+
+  @Test("Contrastive and matching scores equal transformers'")
+  func matching() throws {
+    let published = try Published("blip2-itm")
+    let pipeline = try ImageTextPipeline(published.folder.path)
+    let texts = try #require(published.words.texts)
+    let scores = try pipeline.scores(published.images(), texts: texts)
+    for (name, value) in [("itc", \ImageTextPipeline.Score.itc), ("itm", \.itm)] {
+      let expected = published.tensors[name].values(as: Float.self)  // [3, 2]
+      for (index, score) in scores.flatMap({ $0 }).enumerated() {
+        let found = try #require(score[keyPath: value])
+        #expect(abs(found - Double(expected[index])) < 2e-5, "\(name) \(index): \(found), expected \(expected[index])")
+      }
+    }
+  }
+
+  @Test("A folder says what it is; the wrong pipeline and unknown architectures are named")
+  func kinds() throws {
+    #expect(try ModelFolder(Published("blip2-itm").folder).comparesTexts)
+    #expect(try ModelFolder(Published("instructblip-t5").folder).name == "InstructBlipForConditionalGeneration")
+    #expect(throws: PipelineError.self) { try ImageTextPipeline(Published("blip2-opt").folder.path) }
+    #expect(throws: PipelineError.self) { try ImageLanguagePipeline(Published("blip2-itm").folder.path) }
+    try withTemporaryFolder { folder in
+      let file = folder.appendingPathComponent("config.json")
+      try Data(#"{"model_type": "blip-2", "architectures": ["Blip2Model"]}"#.utf8).write(to: file)
+      #expect {
+        try ModelFolder(folder)
+      } throws: { error in
+        "\(error)".contains("Blip2Model") && "\(error)".contains("Blip2ForImageTextRetrieval")
+      }
+      try Data(#"{"model_type": "clip"}"#.utf8).write(to: file)
+      #expect {
+        try ModelFolder(folder)
+      } throws: { error in
+        "\(error)".contains("clip") && "\(error)".contains("instructblip")
+      }
+    }
+  }
+
+  @Test("Sparse and old configurations are filled in")
+  func sparse() throws {
+    let json = """
+      {"model_type": "instructblip", "qformer_config": {"model_type": "instructblip_qformer"},
+       "vision_config": {"model_type": "instructblip_vision_model"}, "num_query_tokens": 32,
+       "text_config": {"model_type": "llama", "bos_token_id": 0, "eos_token_id": 1, "vocab_size": 32001}}
+      """
+    let configuration = try JSONDecoder().decode(BLIPConfiguration.self, from: Data(json.utf8))
+    #expect(configuration.architecture == .instructBLIP)
+    #expect(configuration.vision == .giant)
+    #expect(configuration.qformer.readsText && configuration.qformer.layerNormEps == 1e-12)
+    #expect(configuration.qformer.vocabularySize == 30522 && configuration.qformer.encoderHiddenSize == 1408)
+    #expect(configuration.imageTokenID == nil && configuration.beginID == 0)
+    let plain = try JSONDecoder().decode(BLIPConfiguration.self, from: Data(#"{"model_type": "blip-2"}"#.utf8))
+    #expect(plain.architecture == .blip2 && plain.beginID == 2 && !plain.qformer.readsText)
+  }
+}
