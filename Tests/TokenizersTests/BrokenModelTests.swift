@@ -40,6 +40,19 @@ import Tokenizers
     #expect(tokenizer.encode("axbxyz", addSpecialTokens: false) == [7, 0, 4, 8, 0])
   }
 
+  /// An unknown character costs ten more than the worst piece: "c" and "ab" lose against "ca" and "b" only by that.
+  @Test func unknownCharacters() throws {
+    var builder = ModelFileBuilder()
+    builder.pieces += [.init("ca", -15), .init("d", -8)]
+    builder.pieces[5].score = -1
+    builder.pieces[4].score = -8
+    #expect(try builder.tokenizer().encode("acab", addSpecialTokens: false) == [7, 8, 4])
+    let text = """
+      {"model":{"type":"Unigram","unk_id":0,"vocab":[["?",0],["a",-1],["b",-8],["ab",-1],["ca",-15]]}}
+      """
+    #expect(try Fixtures.tokenizer(from: Data(text.utf8)).encode("acab") == [1, 4, 2])
+  }
+
   @Test func brokenPieces() throws {
     let cases: [(ModelFileBuilder.Piece, String, String)] = [
       (.init("a", -9), "pieces[8].piece", "another text than that of pieces[3]"),

@@ -40,6 +40,34 @@ import Tokenizers
     }
   }
 
+  /// How texts fall into grapheme clusters, as the number of bars shows it that rules for every first byte make.
+  @Test func clusters() throws {
+    struct Row: Decodable {
+      let text: String
+      let count: Int
+
+      init(from decoder: any Decoder) throws {
+        var container = try decoder.unkeyedContainer()
+        text = try container.decode(String.self)
+        count = try container.decode(Int.self)
+      }
+    }
+    let rows = try JSONDecoder().decode(
+      [Row].self, from: Data(contentsOf: Fixtures.folder.appending(path: "clusters.json")))
+    try #require(rows.count == 1200)
+    let keys = (2..<0xF5).filter { $0 < 0x80 || $0 >= 0xC2 }.map { (byte: UInt8($0), value: UInt32(0)) }
+    let rules = Data(CharsmapBuilder(keys, replacements: "|\0").bytes).base64EncodedString()
+    let json = """
+      {"normalizer":{"type":"Precompiled","precompiled_charsmap":"\(rules)"},"model":{"type":"Unigram","unk_id":0,\
+      "vocab":[["?",0],["|",-1]]}}
+      """
+    let tokenizer = try Fixtures.tokenizer(from: Data(json.utf8))
+    for row in rows {
+      let ids = tokenizer.encode(row.text)
+      #expect(ids == [Int](repeating: 1, count: row.count), "\(escaped(row.text))")
+    }
+  }
+
   /// A tokenizer from the text of its file, with the rules of the model file put in.
   private func fast(_ name: String, _ expected: CompactExpected, _ replacements: [[String]] = []) throws -> Tokenizer {
     var text = try String(contentsOf: Fixtures.folder.appending(path: "\(name)/tokenizer.json"), encoding: .utf8)

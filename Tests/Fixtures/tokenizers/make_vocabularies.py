@@ -14,6 +14,7 @@ Written with sentencepiece 0.2.3, tokenizers 0.23 and transformers 5.23; `string
     opt                              vocab.json, merges.txt and settings as OPT has them
     bert                             vocab.txt and settings, with [DEC]
     compact-<name>.json              what the libraries answer: hashes of ids and of decoded texts
+    clusters.json                    texts, and how many bars `cluster_normalizer` makes of each
 """
 
 import base64
@@ -31,6 +32,7 @@ from transformers import BertTokenizer, GPT2Tokenizer, LlamaTokenizer, T5Tokeniz
 
 import make_tokenizers as base
 from make_tokenizers import fnv, hash_ids, replacements, sampled, sampled_sweep, section, sweep_texts
+from make_unicode_tables import cluster_normalizer
 
 HERE = Path(__file__).resolve().parent
 FULL = 40  # texts whose ids are written out
@@ -318,7 +320,18 @@ def write_bert(folder):
     return tokenizer
 
 
+def clusters():
+    """Texts of scalars that join each other in all the ways there are."""
+    pool = [*"aé½©❤👍🏽कतকส가각각🇫🇷", *"\r\n\t\u0301\u0308\u0323\u200d\ufe0f\u200b\u00ad\u0600\u06dd\u070f\u0d4e\u094d\u09cd"
+            "\u0903\u093c\u0e33\u1160\U000e0001\U000e0020\U0001d165\U00011d46"]
+    rng = random.Random(29)
+    texts = ["".join(rng.choices(pool, k=rng.randint(2, 9))) for _ in range(1200)]
+    normalizer = cluster_normalizer()
+    return [[text, len(normalizer.normalize_str(text))] for text in texts]
+
+
 def main():
+    write(HERE / "clusters.json", clusters())
     texts = json.loads((HERE / "strings.json").read_text())
     made = models()
     for name, (file, proto) in made.items():
