@@ -97,6 +97,27 @@ struct PublishedTests {
     }
   }
 
+  @Test(
+    "Prompts of unequal lengths in a batch: each picture gets what it gets alone",
+    arguments: ["blip2-opt", "blip2-t5", "instructblip-t5", "instructblip-llama"])
+  func unequalPrompts(_ name: String) throws {
+    let published = try Published(name)
+    let pipeline = try ImageLanguagePipeline(published.folder.path)
+    let images = try published.images()
+    let texts = try #require(published.words.prompts)
+    let prompts: [String?] = [texts[0], nil, texts[1]]
+    for beams in [1, 3] {
+      var options = GenerationOptions()
+      options.maxTokens = 8
+      options.beams = beams
+      let together = try pipeline.describe(images, prompts: prompts, options: options)
+      for (index, image) in images.enumerated() {
+        let alone = try pipeline.describe([image], prompts: [prompts[index]], options: options)
+        #expect(together[index] == alone[0], "\(beams) beams, picture \(index)")
+      }
+    }
+  }
+
   @Test("A clip's tokens are those of its frames behind each other, as in transformers")
   func video() throws {
     let published = try Published("instructblip-video")
