@@ -3,7 +3,7 @@
 // Original source: openai/CLIP and salesforce/LAVIS clip_vit.py; parameter names are those of Hugging Face's
 // CLIPVisionModel. A norm before the first block, QuickGELU, a patch convolution without bias, no norm at the end.
 // Shapes: B batch · H, W pixels · P patch side · N = (H/P)·(W/P) patch tokens · Dv width · A heads · d = Dv/A.
-import Checkpoints
+public import Checkpoints
 public import Foundation
 public import Torch
 public import TorchNN
@@ -118,6 +118,28 @@ public final class CLIPVision: VisionTower {
     let ignoring = ["*encoder.layers.\(configuration.layers).*", "*post_layernorm.*", "*embeddings.position_ids"]
     return try loadVisionPart(folder: folder, ignoring: ignoring) { CLIPVision(configuration, $0) }.model
   }
+
+  /// The names in OpenAI's and LAVIS' files (`clip_vit_L.pth`), with query, key and value in one matrix.
+  public static let originalNames: KeyMap = {
+    let (ours, theirs) = ("encoder.layers.*", "transformer.resblocks.*")
+    return KeyMap(
+      [
+        KeyMap.Rule("embeddings.class_embedding", "class_embedding"),
+        KeyMap.Rule("embeddings.position_embedding.weight", "positional_embedding"),
+        KeyMap.Rule("embeddings.patch_embedding", "conv1"),
+        KeyMap.Rule("pre_layrnorm", "ln_pre"),
+        KeyMap.Rule("\(ours).layer_norm1", "\(theirs).ln_1"),
+        KeyMap.Rule("\(ours).layer_norm2", "\(theirs).ln_2"),
+        KeyMap.Rule("\(ours).self_attn.out_proj", "\(theirs).attn.out_proj"),
+        KeyMap.Rule("\(ours).mlp.fc1", "\(theirs).mlp.c_fc"),
+        KeyMap.Rule("\(ours).mlp.fc2", "\(theirs).mlp.c_proj"),
+      ],
+      fusions: ["weight", "bias"].map { kind in
+        KeyMap.Fusion(
+          model: ["q", "k", "v"].map { .tensor("\(ours).self_attn.\($0)_proj.\(kind)") },
+          file: [.tensor("\(theirs).attn.in_proj_\(kind)")])
+      })
+  }()
 
   /// Dv.
   public var width: Int { configuration.hiddenSize }

@@ -1,0 +1,13 @@
+import Checkpoints
+import Foundation
+import Torch
+
+/// libFuzzer calls this with every input.
+@_cdecl("LLVMFuzzerTestOneInput")
+public func fuzz(_ start: UnsafePointer<UInt8>, _ count: Int) -> CInt {
+  do {
+    let file = try PyTorchFile(parsing: Data(bytes: start, count: count))
+    for name in file.names.prefix(100) { _ = try file.tensor(name).bytes() }
+  } catch is CheckpointError {} catch is TorchError {} catch { fatalError("\(error)") }
+  return 0
+}
