@@ -53,6 +53,8 @@ import TorchNN
       try withError { model.hiddenStates(.zeros([1, 4], dtype: .int64), mask: .ones([1, 3])) }
     }
     #expect(error?.message.contains("[1, 4], found [1, 3]") == true)
+    let word = #expect(throws: TorchError.self) { try withError { model.meanPooled(Tensor([3, 61], [1, 2])) } }
+    #expect(word?.message.contains("out of range") == true)
   }
 
   @Test func sparseConfigurationTakesTheDefaults() throws {

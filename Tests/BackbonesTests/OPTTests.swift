@@ -114,6 +114,24 @@ struct SmallOPT {
     #expect(narrow?.message.contains("[B, L, 28]") == true && narrow?.message.contains("[1, 2, 27]") == true)
   }
 
+  @Test func failuresInTheMiddleAreTold() throws {
+    // A position and a token that are not there: the operators after the failure must not trap on a tensor without shape.
+    let model = try SmallOPT().model
+    let plan = AttentionPlan(seen: .causal(2).unsqueezed(0), positions: Tensor([0, 1000], [1, 2]))
+    let position = #expect(throws: TorchError.self) {
+      try withError { model.head(model.forward(inputsEmbeds: .zeros([1, 2, 28]), plan: plan)) }
+    }
+    #expect(position?.message.contains("out of range") == true)
+    #expect(throws: TorchError.self) {
+      try withError { model.forward(inputsEmbeds: model.embed(Tensor([61], [1, 1]))) }
+    }
+    #expect(throws: TorchError.self) {
+      try withError {
+        KVCache(layers: 1).update(layer: 0, key: .failed("no key"), value: .zeros([1, 1, 1, 1])).key.sum()
+      }
+    }
+  }
+
   @Test func foldersOfBothAgesLoad() throws {
     let fixture = try Fixture("backbones/opt.safetensors")
     let json = try Data(contentsOf: fixtures.appendingPathComponent("backbones/opt.json"))
@@ -176,14 +194,11 @@ func expectTargets(
   let rows = Tensor(places)
   let scored = logits.reshaped(-1, logits.size(-1)).indexSelect(0, rows)
   let expected = fixture["\(key).logits"]
-  // The reference's own float32 numbers differ from its float64 ones by up to 8e-6 in logits and 5e-5 in gradients (T5).
   expectClose(
-    scored, expected.reshaped(-1, logits.size(-1)).indexSelect(0, rows), relative: 2e-5, "logits",
-    sourceLocation: sourceLocation)
+    scored, expected.reshaped(-1, logits.size(-1)).indexSelect(0, rows), "logits", sourceLocation: sourceLocation)
   let loss = scored.crossEntropy(targets.flattened().indexSelect(0, rows))
   expectClose(loss.reshaped(1), fixture["\(key).loss"], "loss", sourceLocation: sourceLocation)
   loss.backward()
   expectClose(
-    try #require(embeds.grad), fixture["\(key).gradient"], relative: 6e-5, "gradient",
-    sourceLocation: sourceLocation)
+    try #require(embeds.grad), fixture["\(key).gradient"], "gradient", sourceLocation: sourceLocation)
 }

@@ -163,7 +163,7 @@ private struct Layer: Sendable {
   func callAsFunction(_ x: Tensor, _ hidden: Tensor?) -> Tensor {
     let shape = x.shape
     // [B, L, D] → [B, H, L, d]
-    func split(_ y: Tensor) -> Tensor { y.reshaped(shape[0], shape[1], heads, -1).transposed(1, 2) }
+    func split(_ y: Tensor) -> Tensor { y.reshaped(y.size(0), y.size(1), heads, -1).transposed(1, 2) }
     let mixed = split(query(x)).attention(split(key(x)), split(value(x)), mask: hidden)
     let attended = attentionNorm(x + attentionOutput(mixed.transposed(1, 2).reshaped(shape)))
     return outputNorm(attended + output(inner(attended).gelu()))

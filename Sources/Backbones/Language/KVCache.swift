@@ -30,7 +30,9 @@ public final class KVCache {
   ///   - value: The same shape.
   /// - Returns: Keys and values `[B, H_kv, S, d]`, views of the cache.
   public func update(layer: Int, key: Tensor, value: Tensor) -> (key: Tensor, value: Tensor) {
-    withNoGrad {
+    // After a failure there is nothing to keep: the open error scope has the reason.
+    guard key.isValid, value.isValid else { return (key, value) }
+    return withNoGrad {
       let shape = key.shape
       var state = layers[layer] ?? Layer(key: .zeros([shape[0], shape[1], 0, shape[3]]), value: .zeros([shape[0]]))
       if state.key.size(2) < length {

@@ -266,7 +266,7 @@ private struct Block: Sendable {
   private func attention(_ x: Tensor, _ plan: AttentionPlan, _ remember: Remember) -> Tensor {
     let shape = x.shape
     // [B, L, D] → [B, H, L, d]
-    func split(_ y: Tensor) -> Tensor { y.reshaped(shape[0], shape[1], heads, -1).transposed(1, 2) }
+    func split(_ y: Tensor) -> Tensor { y.reshaped(y.size(0), y.size(1), heads, -1).transposed(1, 2) }
     let seen = remember(split(key(x)), split(value(x)))
     let mixed = split(query(x)).attention(seen.key, seen.value, mask: plan.mask, causal: plan.isCausal)
     return output(mixed.transposed(1, 2).reshaped(shape))

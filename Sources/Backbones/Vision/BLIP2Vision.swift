@@ -185,11 +185,10 @@ private struct Block: Sendable {
 
   /// `[B, 1 + N, Dv]` to the same shape.
   func callAsFunction(_ x: Tensor) -> Tensor {
-    let shape = x.shape
     // [B, 1 + N, 3 · Dv] → [3, B, A, 1 + N, d]
-    let joined = qkv(norm1(x)).reshaped(shape[0], shape[1], 3, heads, shape[2] / heads).permuted(2, 0, 3, 1, 4)
+    let joined = qkv(norm1(x)).reshaped(x.size(0), x.size(1), 3, heads, -1).permuted(2, 0, 3, 1, 4)
     let mixed = joined.select(0, 0).attention(joined.select(0, 1), joined.select(0, 2))
-    let attended = x + output(mixed.transposed(1, 2).reshaped(shape))
+    let attended = x + output(mixed.transposed(1, 2).reshaped(x.shape))
     return attended + second(activation(first(norm2(attended))))
   }
 }

@@ -199,7 +199,7 @@ private struct Block: Sendable {
   func callAsFunction(_ x: Tensor) -> Tensor {
     let shape = x.shape
     // [B, 1 + N, Dv] → [B, A, 1 + N, d]
-    func split(_ y: Tensor) -> Tensor { y.reshaped(shape[0], shape[1], heads, -1).transposed(1, 2) }
+    func split(_ y: Tensor) -> Tensor { y.reshaped(y.size(0), y.size(1), heads, -1).transposed(1, 2) }
     let normed = norm1(x)
     let mixed = split(query(normed)).attention(split(key(normed)), split(value(normed)))
     let attended = x + output(mixed.transposed(1, 2).reshaped(shape))

@@ -225,7 +225,7 @@ private struct Attention: Sendable {
   func callAsFunction(_ x: Tensor) -> Tensor {
     let shape = x.shape
     // [B, 1 + N, Dv] → [B, A, 1 + N, d]
-    func split(_ y: Tensor) -> Tensor { y.reshaped(shape[0], shape[1], heads, -1).transposed(1, 2) }
+    func split(_ y: Tensor) -> Tensor { y.reshaped(y.size(0), y.size(1), heads, -1).transposed(1, 2) }
     let attended = split(query(x)).attention(split(key(x)), split(value(x)))
     return output(attended.transposed(1, 2).reshaped(shape))
   }
