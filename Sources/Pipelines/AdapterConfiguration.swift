@@ -50,6 +50,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   public struct Language: Codable, Sendable, Equatable {
     /// Name or folder of the model.
     public var model = "smollm2-135m-instruct"
+    /// What the model reads around picture and text; the picture, the begin token and the text when left out.
+    public var template: PromptTemplate?
 
     /// The default language model.
     public init() {}

@@ -7,7 +7,8 @@ public import Torch
 
 /// Image and prompt in, text out: encoder, Q-Former, projection, language model.
 ///
-/// The language model reads the image tokens first, then its begin token, then the prompt. A Q-Former that reads
+/// The language model reads the image tokens first, then its begin token, then the prompt, unless the adapter's
+/// configuration has a ``PromptTemplate``. A Q-Former that reads
 /// instructions (InstructBLIP) reads the prompt, too.
 public final class ImageLanguagePipeline: Sendable {
   /// A generated text.
@@ -49,7 +50,7 @@ public final class ImageLanguagePipeline: Sendable {
         throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
       }
       encoder = try ImageEncoder(configuration.encoder, store: store)
-      self.language = try LanguageModel(folder: store.frozenModel(language.model))
+      self.language = try LanguageModel(folder: store.frozenModel(language.model), template: language.template)
       adapter = try loadModel(from: Checkpoint(contentsOf: folder)) { try ImageLanguageQFormer(sizes, $0) }.model
       instructions = nil
     }

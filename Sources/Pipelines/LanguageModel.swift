@@ -10,6 +10,8 @@ public struct LanguageModel: Sendable {
   public enum Prompting: Sendable {
     /// The begin token, then the prompt's own tokens: how this package trains its adapters.
     case beginThenText
+    /// The template's words around picture and text.
+    case filled(PromptTemplate)
     /// The prompt with the special tokens of the model's tokenizer, or the begin token alone when there is no prompt: what
     /// the processors of published models do.
     case template
@@ -25,6 +27,8 @@ public struct LanguageModel: Sendable {
 
   /// The model.
   public let model: LanguageTower
+  /// What stands before the picture in every row, read once; nil when nothing does.
+  public let prefix: TextPrefix?
   /// The number of the token that begins a text; nil for a model that needs none.
   public let beginID: Int?
   /// The numbers of tokens that end a text.
@@ -37,8 +41,12 @@ public struct LanguageModel: Sendable {
 
   /// Loads a model folder, to be used as this package trains adapters for it.
   ///
-  /// - Throws: What loading the model or the tokenizer throws.
-  public init(folder: URL) throws {
+  /// - Parameters:
+  ///   - folder: A model in Hugging Face layout.
+  ///   - template: What the model reads around picture and text; for decoder-only models.
+  /// - Throws: What loading the model or the tokenizer throws; ``PipelineError/badInput(_:)`` for a template that does not
+  ///   fit the model.
+  public init(folder: URL, template: PromptTemplate? = nil) throws {
     struct Special: Decodable {
       let beginID: Int?
       enum CodingKeys: String, CodingKey { case beginID = "bos_token_id" }
@@ -53,18 +61,33 @@ public struct LanguageModel: Sendable {
         )
       }
     }
+    let tokenizer = try Tokenizer(contentsOf: folder)
+    var endIDs = model.configuration.endIDs
+    var prefix: TextPrefix?
+    if let template {
+      guard let causal = model.causal else {
+        throw PipelineError.badInput("template: \(folder.lastPathComponent) is no decoder-only model")
+      }
+      let before = tokenizer.encode(template.before, addSpecialTokens: false)
+      prefix = before.isEmpty ? nil : try TextPrefix(before, model: causal)
+      let end = tokenizer.encode(template.end, addSpecialTokens: false)
+      guard end.count < 2 else {
+        throw PipelineError.badInput("template: expected one token after {text}, found \(end.count): \(template.end)")
+      }
+      endIDs = end + endIDs
+    }
     self.init(
-      model, tokenizer: try Tokenizer(contentsOf: folder), beginID: beginID, endIDs: model.configuration.endIDs,
-      prompting: .beginThenText)
+      model, tokenizer: tokenizer, beginID: beginID, endIDs: endIDs,
+      prompting: template.map { .filled($0) } ?? .beginThenText, prefix: prefix)
   }
 
   /// Puts a tokenizer before a model.
   init(
     _ model: LanguageTower, tokenizer: Tokenizer, beginID: Int?, endIDs: [Int], prompting: Prompting,
-    imageTokenID: Int? = nil
+    imageTokenID: Int? = nil, prefix: TextPrefix? = nil
   ) {
     (self.model, self.tokenizer, self.beginID, self.endIDs) = (model, tokenizer, beginID, endIDs)
-    (self.prompting, self.imageTokenID) = (prompting, imageTokenID)
+    (self.prompting, self.imageTokenID, self.prefix) = (prompting, imageTokenID, prefix)
   }
 
   /// Token numbers of a text, without special tokens around it.
@@ -73,13 +96,26 @@ public struct LanguageModel: Sendable {
   /// The text of token numbers, without special tokens and white space around it.
   public func text(_ ids: [Int]) -> String { tokenizer.decode(ids).trimmingCharacters(in: .whitespacesAndNewlines) }
 
+  /// The tokens between the picture and any text.
+  public var openingIDs: [Int] {
+    if case .filled(let template) = prompting { return ids(template.between) }
+    return beginID.map { [$0] } ?? []
+  }
+
+  /// What the model should write for a text: the text's tokens, cut to a number, and the end token.
+  public func targetIDs(_ text: String, maximum: Int) -> [Int] {
+    var lead = ""
+    if case .filled(let template) = prompting { lead = template.lead }
+    return Array(ids(lead + text).prefix(maximum - 1)) + endIDs.prefix(1)
+  }
+
   /// The tokens that come after those of the picture and before the answer.
   public func promptIDs(_ prompt: String?) -> [Int] {
-    let begin = beginID.map { [$0] } ?? []
-    guard let prompt else { return begin }
+    guard let prompt else { return openingIDs }
     switch prompting {
+    case .filled(let template): return openingIDs + ids(template.lead + prompt)
     case .template: return tokenizer.encode(prompt)
-    case .beginThenText: return begin + ids(prompt) + (model.causal == nil ? Array(endIDs.prefix(1)) : [])
+    case .beginThenText: return openingIDs + ids(prompt) + (model.causal == nil ? Array(endIDs.prefix(1)) : [])
     }
   }
 
@@ -106,7 +142,7 @@ public struct LanguageModel: Sendable {
     options.endIDs += endIDs.filter { !options.endIDs.contains($0) }
     let pictures = imageTokenID.map { Array(repeating: $0, count: tokens.size(1)) } ?? []
     var soFar = Array(repeating: [Int](), count: starts.count)
-    let rows = try model.generate(
+    let rows = try reader.generate(
       inputsEmbeds: embeds, attentionMask: mask, options: options, history: starts.map { pictures + $0 },
       stop: stops.isEmpty ? nil : TextStop(stops) { tokenizer.decode($0) }
     ) { row, id in
@@ -127,6 +163,12 @@ public struct LanguageModel: Sendable {
     try describe(
       tokens: tokens, prompts: Array(repeating: prompt, count: tokens.size(0)), options: options, stops: stops,
       onText: onText)
+  }
+
+  /// The model behind what it has read already.
+  private var reader: any GenerativeModel {
+    guard let prefix, let causal = model.causal else { return model }
+    return PrefixedLanguageModel(causal, prefix: prefix)
   }
 
   /// The text before the first of the stop strings.

@@ -8,8 +8,8 @@ import TorchNN
 
 /// Stage 2: the frozen language model's loss on captions, through its input to projection, Q-Former and queries.
 ///
-/// The language model reads [image tokens][begin][caption][end] and is scored on caption and end. The same promises as in
-/// ``ImageTextTraining`` hold: everything random follows from the seed, and a resumed run computes the same losses.
+/// The language model reads [image tokens][begin][caption][end], or what the recipe's template makes of them, and is scored on
+/// caption and end. The same promises as in ``ImageTextTraining`` hold: everything random follows from the seed, and a resumed run computes the same losses.
 public enum ImageLanguageTraining {
   /// Trains and writes the adapter to `RUN/adapter`.
   ///
@@ -28,7 +28,8 @@ public enum ImageLanguageTraining {
   ) throws -> URL? {
     let folder = try RunFolder(output, recipe: recipe, resumes: resumes)
     let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
-    let language = try LanguageModel(folder: store.frozenModel(recipe.language.model))
+    let language = try LanguageModel(
+      folder: store.frozenModel(recipe.language.model), template: recipe.language.template)
 
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
@@ -42,10 +43,7 @@ public enum ImageLanguageTraining {
       }, betas: (0.9, recipe.optimizer.beta2))
 
     let captions = data.train.captions.map { list in
-      list.map { caption in
-        Array(language.ids(CaptionText.cleaned(caption)).prefix(recipe.imageLanguage.maximumTokens - 1))
-          + language.endIDs.prefix(1)
-      }
+      list.map { language.targetIDs(CaptionText.cleaned($0), maximum: recipe.imageLanguage.maximumTokens) }
     }
     let plan = try EpochPlan(
       lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize,
@@ -127,12 +125,21 @@ public enum ImageLanguageTraining {
     _ model: ImageLanguageQFormer, _ language: LanguageModel, features: Tensor, captions: [[[Int]]], isTraining: Bool
   ) throws -> Tensor {
     let tokens = model.languageTokens(try model.readImage(features, isTraining: isTraining).hidden)
-    guard let causal = language.model.causal, let begin = language.beginID else {
+    let opening = language.openingIDs
+    guard let causal = language.model.causal, let begin = opening.last else {
       return encoderDecoderLoss(language.model, tokens: tokens, captions: captions)
     }
-    let texts = SharedPrefix(texts: captions, prefix: tokens.size(1), begin: begin)
-    let embeds = Tensor.cat([tokens, causal.embed(texts.ids)], 1)
-    let hidden = causal.forward(inputsEmbeds: embeds, plan: texts.plan).slice(1, tokens.size(1))
+    let (batch, shared) = (tokens.size(0), opening.dropLast())
+    let prefix =
+      shared.isEmpty
+      ? tokens
+      : .cat(
+        [tokens, causal.embed(Tensor(Array(shared))).unsqueezed(0).expanded(batch, shared.count, tokens.size(2))], 1)
+    let texts = SharedPrefix(
+      texts: captions, prefix: prefix.size(1), begin: begin, past: language.prefix?.length ?? 0)
+    let embeds = Tensor.cat([prefix, causal.embed(texts.ids)], 1)
+    let hidden = causal.forward(inputsEmbeds: embeds, plan: texts.plan, prefix: language.prefix)
+      .slice(1, prefix.size(1))
     // Logits only where a token is scored: the head is a fifth of the model's work.
     let logits = causal.head(hidden.reshaped(-1, hidden.size(2)).indexSelect(0, texts.scored))
     return logits.crossEntropy(texts.targets)
@@ -157,7 +164,7 @@ public enum ImageLanguageTraining {
   ) throws -> (right: Double, wrong: Double) {
     let count = min(limit, set.features.count)
     let captions = set.captions.prefix(count).map { list in
-      language.ids(CaptionText.cleaned(list[0])).prefix(31) + language.endIDs.prefix(1)
+      language.targetIDs(CaptionText.cleaned(list[0]), maximum: 32)
     }
     func mean(_ shift: Int) throws -> Double {
       let batches = RetrievalEvaluation.batches(Array(0..<count), 32)
@@ -166,7 +173,7 @@ public enum ImageLanguageTraining {
           try batches.reduce(0.0) { sum, rows in
             let features = set.features.batch(rows.map { ($0 + shift) % set.features.count })
             let value = try loss(
-              model, language, features: features, captions: rows.map { [Array(captions[$0])] }, isTraining: false)
+              model, language, features: features, captions: rows.map { [captions[$0]] }, isTraining: false)
             return sum + value.item
           }
         }

@@ -28,7 +28,8 @@ public enum ImageWordsTraining {
   ) throws -> URL? {
     let folder = try RunFolder(output, recipe: recipe, resumes: resumes)
     let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
-    let language = try LanguageModel(folder: store.frozenModel(recipe.language.model))
+    let language = try LanguageModel(
+      folder: store.frozenModel(recipe.language.model), template: recipe.language.template)
 
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)

@@ -190,7 +190,7 @@ public struct Recipe: Codable, Sendable, Equatable {
         Self.set(&given, path[...], value)
       }
       let defaults = try Yams.load(yaml: YAMLEncoder().encode(Recipe())) as? [String: Any] ?? [:]
-      let optional = ["adapter": ["start": NSNull()]]
+      let optional = ["adapter": ["start": NSNull()], "language": ["template": NSNull()]]
       let known = Self.merged(defaults, optional) { _ in }
       var unknown: [String] = []
       let merged = Self.merged(known, given) { unknown.append($0) }

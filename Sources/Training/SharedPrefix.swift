@@ -19,21 +19,23 @@ struct SharedPrefix {
   ///   - texts: For each row its texts, each of at least one token.
   ///   - prefix: Tokens of the prefix.
   ///   - begin: The token that every text starts with; the first thing predicted is the text's first token.
-  init(texts: [[[Int]]], prefix: Int, begin: Int) {
+  ///   - past: Tokens of a `TextPrefix` before the prefix, which everything sees.
+  init(texts: [[[Int]]], prefix: Int, begin: Int, past: Int = 0) {
     let length = texts.map { $0.reduce(0) { $0 + $1.count } }.max() ?? 0
     let total = prefix + length
     var ids = [Int](repeating: 0, count: texts.count * length)
     var positions = [Int](repeating: 0, count: texts.count * total)
-    var seen = [Float](repeating: 0, count: texts.count * total * total)
+    var seen = [Float](repeating: 0, count: texts.count * total * (past + total))
     var scored: [Int] = []
     var targets: [Int] = []
     for (row, list) in texts.enumerated() {
       func see(_ token: Int, _ range: Range<Int>) {
-        let start = (row * total + token) * total
-        for other in range { seen[start + other] = 1 }
+        let start = (row * total + token) * (past + total)
+        for other in 0..<past { seen[start + other] = 1 }
+        for other in range { seen[start + past + other] = 1 }
       }
       for token in 0..<prefix {
-        positions[row * total + token] = token
+        positions[row * total + token] = past + token
         see(token, 0..<token + 1)
       }
       var start = 0
@@ -41,7 +43,7 @@ struct SharedPrefix {
         for (offset, target) in text.enumerated() {
           let token = prefix + start + offset
           ids[row * length + start + offset] = offset == 0 ? begin : text[offset - 1]
-          positions[row * total + token] = prefix + offset
+          positions[row * total + token] = past + prefix + offset
           see(token, 0..<prefix)
           see(token, prefix + start..<token + 1)
           scored.append(row * length + start + offset)
@@ -54,7 +56,7 @@ struct SharedPrefix {
     }
     self.ids = Tensor(ids, [texts.count, length])
     plan = AttentionPlan(
-      seen: Tensor(seen, [texts.count, total, total]), positions: Tensor(positions, [texts.count, total]))
+      seen: Tensor(seen, [texts.count, total, past + total]), positions: Tensor(positions, [texts.count, total]))
     self.scored = Tensor(scored)
     self.targets = Tensor(targets)
   }

@@ -155,6 +155,63 @@ struct PipelineTests {
     }
   }
 
+  @Test("A template's words stand around picture and text, and its end token ends the text")
+  func template() throws {
+    try withTemporaryFolder { folder in
+      let models = try TinyModels(in: folder)
+      let adapter = models.adapters.appendingPathComponent("image-caption")
+      var configuration = try AdapterConfiguration(folder: adapter)
+      configuration.language?.template = try PromptTemplate("a red circle => one\n{image} => {text}!")
+      try configuration.write(to: adapter)
+      let pipeline = try ImageLanguagePipeline(store: models.store)
+      let language = pipeline.language
+      #expect(language.openingIDs == language.ids(" =>") && !language.openingIDs.isEmpty)
+      #expect(language.promptIDs("a red") == language.openingIDs + language.ids(" a red"))
+      let end = try #require(language.ids("!").first)
+      #expect(language.endIDs == [end, 1501])
+      #expect(language.targetIDs("a red", maximum: 32) == language.ids(" a red") + [end])
+      #expect(language.targetIDs("a red", maximum: 2) == [language.ids(" a red")[0], end])
+      let tokens = try pipeline.languageTokens(features: pipeline.encoder.features([images[0]]))
+      let llama = try #require(language.model.causal)
+      let ids = language.ids("a red circle => one\n")
+      #expect(language.prefix?.length == ids.count)
+      let first = withNoGrad {
+        let row = Tensor.cat(
+          [llama.embed(Tensor(ids)).unsqueezed(0), tokens, llama.embed(Tensor(language.promptIDs("a"))).unsqueezed(0)],
+          1)
+        return llama.head(llama.forward(inputsEmbeds: row, attentionMask: nil, cache: nil).select(1, -1)).argmax(1)
+          .intItem
+      }
+      var options = GenerationOptions()
+      options.maxTokens = 1
+      #expect(try pipeline.describe([images[0]], prompt: "a", options: options)[0].tokenIDs == [first])
+    }
+  }
+
+  @Test(
+    "A template that lacks a part, or does not fit the model, is refused",
+    arguments: [
+      ("{image}{text}", "nothing between them"), ("{image} => ", "{text} 0 times"), ("{text} => {image} ", "{text}"),
+      ("{image} {image} => {text}", "{image} 2 times"), ("{image} => {text} {text}", "{text} 2 times"),
+      ("{image} => {text} and so on", "one token after {text}"),
+    ])
+  func badTemplate(pattern: String, words: String) throws {
+    try withTemporaryFolder { folder in
+      let models = try TinyModels(in: folder)
+      do {
+        _ = try LanguageModel(
+          folder: models.frozen("smollm2-135m-instruct"), template: try PromptTemplate(pattern))
+        Issue.record("nothing thrown")
+      } catch PipelineError.badInput(let reason) {
+        #expect(reason.contains(words), "\(reason)")
+      }
+      let json = Data("[\"\(pattern)\"]".utf8)
+      if !words.hasPrefix("one token") {
+        #expect(throws: DecodingError.self) { try JSONDecoder().decode([PromptTemplate].self, from: json) }
+      }
+    }
+  }
+
   @Test("Text comes while it is generated; the last piece is the answer")
   func streaming() throws {
     try withTemporaryFolder { folder in

@@ -45,6 +45,7 @@ struct RecipeTests {
     written.train = [DataSource(format: .webDataset, path: "$photos", split: "train", repeats: 3)]
     written.optimizer.learningRate = 1.25e-4
     written.adapter.start = "image-match"
+    written.language.template = try PromptTemplate("bee => A bee.\n{image} => {text}\n")
     #expect(try recipe(written.yaml()) == written)
     #expect(try recipe(Recipe().yaml()) == Recipe())
   }

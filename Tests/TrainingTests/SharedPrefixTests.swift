@@ -57,6 +57,30 @@ import TorchNN
     expectClose(shared.gradient, separate.gradient, relative: 1e-5, "gradient of the prefix")
   }
 
+  @Test func aTextBeforeThePrefixIsSeenByAll() throws {
+    let model = try tinyLlama()
+    let before = [17, 4, 30]
+    let past = try TextPrefix(before, model: model)
+    let prefix = Tensor.randn([2, 5, 24], generator: Generator(seed: 4))
+    let texts = [[[5, 6, 7, 2], [9, 2]], [[21, 22, 2]]]
+    func loss(_ batch: SharedPrefix, _ embeds: Tensor, _ start: Int, _ past: TextPrefix?) -> Tensor {
+      let hidden = model.forward(
+        inputsEmbeds: .cat([embeds, model.embed(batch.ids)], 1), plan: batch.plan, prefix: past
+      ).slice(1, start)
+      return model.head(hidden.reshaped(-1, 24).indexSelect(0, batch.scored)).crossEntropy(batch.targets)
+    }
+    let (split, whole) = try withError {
+      withNoGrad {
+        let text = model.embed(Tensor(before)).unsqueezed(0).expanded(2, 3, 24)
+        return (
+          loss(SharedPrefix(texts: texts, prefix: 5, begin: 1, past: 3), prefix, 5, past),
+          loss(SharedPrefix(texts: texts, prefix: 8, begin: 1), .cat([text, prefix], 1), 8, nil)
+        )
+      }
+    }
+    #expect(abs(split.item - whole.item) < 1e-5 * whole.item)
+  }
+
   @Test func textsOfOneRowDoNotSeeEachOther() throws {
     let model = try tinyLlama()
     let prefix = Tensor.randn([1, 5, 24], generator: Generator(seed: 5))

@@ -62,24 +62,41 @@ public protocol CausalLanguageModel: GenerativeModel {
   /// - Parameters:
   ///   - inputsEmbeds: `[B, L, D]`.
   ///   - plan: Who sees whom, and where each token stands.
-  func forward(inputsEmbeds: Tensor, plan: AttentionPlan) -> Tensor
+  ///   - prefix: What every row begins with; the plan counts its tokens.
+  func forward(inputsEmbeds: Tensor, plan: AttentionPlan, prefix: TextPrefix?) -> Tensor
   /// Logits `[…, V]` of hidden states `[…, D]`.
   func head(_ hidden: Tensor) -> Tensor
 }
 
 extension CausalLanguageModel {
+  /// As ``forward(inputsEmbeds:plan:prefix:)``, with nothing before the rows.
+  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan) -> Tensor {
+    forward(inputsEmbeds: inputsEmbeds, plan: plan, prefix: nil)
+  }
+
   /// The prompt: it is the beginning of the text.
   public func penalizedIDs(prompt: [Int]) -> [Int] { prompt }
 
   /// Reads prompts into a ``KVCache``.
   public func read(inputsEmbeds: Tensor, attentionMask: Tensor?) -> (logits: Tensor, state: any TextState) {
-    let state = CausalState(self)
-    let hidden = forward(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask, cache: state.cache)
-    return (head(hidden.select(1, -1)), state)
+    read(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask, cache: KVCache(layers: layerCount))
+  }
+
+  /// Reads prompts after what a cache holds.
+  func read(inputsEmbeds: Tensor, attentionMask: Tensor?, cache: KVCache) -> (logits: Tensor, state: any TextState) {
+    let hidden = forward(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask, cache: cache)
+    return (head(hidden.select(1, -1)), CausalState(self, cache: cache))
   }
 
   /// Embeddings and targets in one row; the last target is predicted but not read.
   public func targetLogits(inputsEmbeds: Tensor, attentionMask: Tensor?, targets: Tensor) -> Tensor {
+    targetLogits(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask, targets: targets, prefix: nil)
+  }
+
+  /// The same behind a text that has been read.
+  func targetLogits(
+    inputsEmbeds: Tensor, attentionMask: Tensor?, targets: Tensor, prefix past: TextPrefix?
+  ) -> Tensor {
     let (prefix, shape) = (inputsEmbeds.size(1), targets.shape)
     guard shape.count == 2, shape[1] > 0, prefix > 0 else {
       return .failed("expected embeddings [B, P, D], P > 0, and targets [B, L], L > 0; found \(shape)")
@@ -87,7 +104,14 @@ extension CausalLanguageModel {
     let read = shape[1] - 1
     let row = read == 0 ? inputsEmbeds : .cat([inputsEmbeds, embed(targets.narrow(1, 0, read))], 1)
     let mask = attentionMask.map { Tensor.cat([$0.to(.float32), .ones([shape[0], read])], 1) }
-    return head(forward(inputsEmbeds: row, attentionMask: mask, cache: nil).narrow(1, prefix - 1, shape[1]))
+    guard let past else {
+      return head(forward(inputsEmbeds: row, attentionMask: mask, cache: nil).narrow(1, prefix - 1, shape[1]))
+    }
+    guard
+      let plan = attentionPlan(
+        batch: shape[0], length: row.size(1), mask: mask, cache: KVCache(past, rows: shape[0]))
+    else { return .failed("the model has no attention plan") }
+    return head(forward(inputsEmbeds: row, plan: plan, prefix: past).narrow(1, prefix - 1, shape[1]))
   }
 }
 
@@ -95,9 +119,8 @@ private final class CausalState: TextState {
   let model: any CausalLanguageModel
   let cache: KVCache
 
-  init(_ model: any CausalLanguageModel) {
-    self.model = model
-    cache = KVCache(layers: model.layerCount)
+  init(_ model: any CausalLanguageModel, cache: KVCache) {
+    (self.model, self.cache) = (model, cache)
   }
 
   func next(_ ids: [Int]) -> Tensor {

@@ -22,6 +22,22 @@ public final class KVCache {
   /// - Parameter layers: Those of the model.
   public init(layers: Int) { self.layers = Array(repeating: nil, count: layers) }
 
+  /// A cache of rows that all begin with the same text.
+  init(_ prefix: TextPrefix, rows: Int) {
+    layers = prefix.layerNumbers.map {
+      let (key, value) = prefix.rows(rows, layer: $0)
+      return Layer(key: key.cloned(), value: value.cloned())
+    }
+    (length, batch) = (prefix.length, rows)
+  }
+
+  /// Keys and values of all layers, `[B, H_kv, S, d]` each; empty before anything was read.
+  var contents: [(key: Tensor, value: Tensor)] {
+    layers.compactMap { layer in
+      layer.map { ($0.key.narrow(2, 0, length).cloned(), $0.value.narrow(2, 0, length).cloned()) }
+    }
+  }
+
   /// Writes the newest tokens of one layer and gives back all of them.
   ///
   /// - Parameters:
@@ -109,7 +125,8 @@ public struct AttentionPlan {
   /// Masks and positions of the caller's own, for several texts in one row for instance.
   ///
   /// - Parameters:
-  ///   - seen: `[B, L, L]`, 1 where the token of the row sees the token of the column and 0 elsewhere.
+  ///   - seen: `[B, L, S]`, 1 where the token of the row sees the token of the column and 0 elsewhere; S is L, or more by
+  ///     the tokens of a ``TextPrefix``, whose columns come first.
   ///   - positions: `int64 [B, L]`.
   public init(seen: Tensor, positions: Tensor) {
     mask = withNoGrad { ((seen.to(.float32) - 1) * -Self.hidden).unsqueezed(1) }

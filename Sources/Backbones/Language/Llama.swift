@@ -164,7 +164,9 @@ public final class Llama: CausalLanguageModel {
     guard let plan = attentionPlan(batch: shape[0], length: shape[1], mask: attentionMask, cache: cache) else {
       return .failed("Llama has no attention plan")
     }
-    return forward(inputsEmbeds: inputsEmbeds, plan: plan, cache: cache)
+    return forward(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
+      cache?.update(layer: layer, key: key, value: value) ?? (key, value)
+    }
   }
 
   /// As ``forward(inputsEmbeds:attentionMask:cache:)``, without a cache and with masks and positions of the caller's own.
@@ -172,18 +174,24 @@ public final class Llama: CausalLanguageModel {
   /// - Parameters:
   ///   - inputsEmbeds: `[B, L, D]`.
   ///   - plan: Who sees whom, and where each token stands.
+  ///   - prefix: What every row begins with; the plan counts its tokens.
   /// - Returns: `[B, L, D]`.
-  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan) -> Tensor {
-    forward(inputsEmbeds: inputsEmbeds, plan: plan, cache: nil)
+  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan, prefix: TextPrefix?) -> Tensor {
+    forward(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
+      prefix?.joined(layer: layer, key: key, value: value) ?? (key, value)
+    }
   }
 
-  private func forward(inputsEmbeds: Tensor, plan: AttentionPlan, cache: KVCache?) -> Tensor {
+  private func forward(
+    inputsEmbeds: Tensor, plan: AttentionPlan,
+    _ remember: (_ layer: Int, _ key: Tensor, _ value: Tensor) -> (key: Tensor, value: Tensor)
+  ) -> Tensor {
     let shape = inputsEmbeds.shape
     let turns = rotary.turns(plan, length: shape[1])
     var x = inputsEmbeds
     for (number, block) in blocks.enumerated() {
       x = block(x, plan, turns) { key, value in
-        cache?.update(layer: number, key: key, value: value) ?? (key, value)
+        remember(number, key, value)
       }
     }
     return norm(x)

@@ -175,7 +175,9 @@ public final class OPT: CausalLanguageModel {
     guard let plan = attentionPlan(batch: shape[0], length: shape[1], mask: attentionMask, cache: cache) else {
       return .failed("OPT has no attention plan")
     }
-    return forward(inputsEmbeds: inputsEmbeds, plan: plan, cache: cache)
+    return forward(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
+      cache?.update(layer: layer, key: key, value: value) ?? (key, value)
+    }
   }
 
   /// As ``forward(inputsEmbeds:attentionMask:cache:)``, without a cache and with masks and positions of the caller's own.
@@ -183,12 +185,18 @@ public final class OPT: CausalLanguageModel {
   /// - Parameters:
   ///   - inputsEmbeds: `[B, L, E]`.
   ///   - plan: Who sees whom, and where each token stands.
+  ///   - prefix: What every row begins with; the plan counts its tokens.
   /// - Returns: `[B, L, E]`.
-  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan) -> Tensor {
-    forward(inputsEmbeds: inputsEmbeds, plan: plan, cache: nil)
+  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan, prefix: TextPrefix?) -> Tensor {
+    forward(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
+      prefix?.joined(layer: layer, key: key, value: value) ?? (key, value)
+    }
   }
 
-  private func forward(inputsEmbeds: Tensor, plan: AttentionPlan, cache: KVCache?) -> Tensor {
+  private func forward(
+    inputsEmbeds: Tensor, plan: AttentionPlan,
+    _ remember: (_ layer: Int, _ key: Tensor, _ value: Tensor) -> (key: Tensor, value: Tensor)
+  ) -> Tensor {
     let length = inputsEmbeds.size(1)
     let known = configuration.maxPositions
     // Padding takes no position, so that a padded row may be longer.
@@ -198,7 +206,7 @@ public final class OPT: CausalLanguageModel {
     let places = plan.positions ?? Tensor.arange(plan.start, plan.start + length).unsqueezed(0)  // [B or 1, L]
     var x = (inward?(inputsEmbeds) ?? inputsEmbeds) + positions.embedding(places + Tensor(2))  // [B, L, D]
     for (number, block) in blocks.enumerated() {
-      x = block(x, plan) { key, value in cache?.update(layer: number, key: key, value: value) ?? (key, value) }
+      x = block(x, plan) { key, value in remember(number, key, value) }
     }
     if let norm { x = norm(x) }
     return outward?(x) ?? x
