@@ -7,9 +7,9 @@ public import Torch
 /// A frozen language model with its tokenizer and the numbers of its special tokens.
 public struct LanguageModel: Sendable {
   /// How a prompt becomes tokens.
-  public enum Prompting: Sendable {
+  public enum Prompting: String, Codable, Sendable {
     /// The begin token, then the prompt's own tokens: how this package trains its adapters.
-    case beginThenText
+    case beginThenText = "begin-then-text"
     /// The prompt with the special tokens of the model's tokenizer, or the begin token alone when there is no prompt: what
     /// the processors of published models do.
     case template
@@ -56,6 +56,47 @@ public struct LanguageModel: Sendable {
     self.init(
       model, tokenizer: try Tokenizer(contentsOf: folder), beginID: beginID, endIDs: model.configuration.endIDs,
       prompting: .beginThenText)
+  }
+
+  /// Loads a model folder, to be used as an adapter's configuration says.
+  ///
+  /// - Throws: What loading the model or the tokenizer throws.
+  init(_ configuration: AdapterConfiguration.Language, folder: URL) throws {
+    switch configuration.prompting ?? .beginThenText {
+    case .beginThenText: try self.init(folder: folder)
+    case .template:
+      try self.init(
+        published: LanguageTower.load(folder: folder), folder: folder, configuration: folder,
+        beginID: try readConfiguration(PublishedText.self, folder: folder).usualBeginID,
+        imageTokenID: configuration.imageTokenID)
+    }
+  }
+
+  /// The language model of a published model, prompted as its processor does it.
+  ///
+  /// - Parameters:
+  ///   - tower: The model.
+  ///   - folder: Where the tokenizer lies.
+  ///   - configuration: The folder of the `config.json` that gives `beginID`, for errors.
+  ///   - beginID: What the configuration says.
+  ///   - imageTokenID: As the stored property.
+  init(
+    published tower: LanguageTower, folder: URL, configuration: URL, beginID: Int?, imageTokenID: Int?
+  ) throws {
+    let tokenizer = try Tokenizer(contentsOf: folder)
+    var (beginID, endIDs) = (beginID, tower.configuration.endIDs)
+    if case .llama = tower {
+      // Vicuna's published configuration says 0 and 1; its tokenizer knows better.
+      beginID = tokenizer.id(of: .beginning) ?? beginID
+      if let end = tokenizer.id(of: .end), !endIDs.contains(end) { endIDs.append(end) }
+    }
+    if let id = beginID, !(0..<tower.vocabularySize).contains(id) {
+      throw PipelineError.badConfiguration(
+        file: configuration.appendingPathComponent("config.json").path,
+        reason: "bos_token_id is \(id), expected 0 ..< \(tower.vocabularySize)")
+    }
+    self.init(
+      tower, tokenizer: tokenizer, beginID: beginID, endIDs: endIDs, prompting: .template, imageTokenID: imageTokenID)
   }
 
   /// Puts a tokenizer before a model.

@@ -1,0 +1,112 @@
+import Backbones
+import Checkpoints
+import Foundation
+import QFormer
+import Torch
+import TorchNN
+
+/// A model in parts, whatever files they lie in. Its configuration is that of a published model.
+struct ConvertibleModel {
+  /// The parts that weights belong to.
+  enum Part: String, CaseIterable {
+    case vision = "vision tower"
+    case adapter
+    case language = "language model"
+
+    /// The part of a key. The last norm of the tower is the adapter's: it is trained with it.
+    init(key: String) {
+      self =
+        key.hasPrefix("language_model.")
+        ? .language
+        : key.hasPrefix("vision_model.") && !key.hasPrefix("vision_model.post_layernorm.") ? .vision : .adapter
+    }
+  }
+
+  let source: ConversionSource
+  let configuration: BLIPConfiguration
+  /// All weights under this library's names.
+  let weights: Checkpoint
+  /// The names of the model's weights that are there, in the model's order.
+  let names: [String]
+  /// What became of the source's keys.
+  let report: LoadReport
+
+  /// Compares keys and shapes of a source and its bases with what the model needs.
+  ///
+  /// - Throws: `CheckpointError.mismatch`, ``PipelineError`` for configurations.
+  init(_ source: ConversionSource, allowMissing: [String]) throws {
+    self.source = source
+    var configuration = try decode(BLIPConfiguration.self, source.config, file: source.url.path)
+    if source.config["text_config"] == nil { configuration.language = nil }
+    self.configuration = configuration
+    let bases = source.bases.compactMap(\.weights)
+    // transformers drops the temperature and the head for generation together.
+    let optional = source.hasGenerationHead ? [] : ["temp"]
+    let asked = CheckpointParameters(
+      source.weights.checkpoint, keyMap: source.weights.keyMap, bases: bases, allowMissing: allowMissing + optional,
+      readsTensors: false)
+    let parameters = Parameters()
+    try withError { try Self.build(configuration, source, ParameterScope(asked, parameters: parameters)) }
+    var report = asked.finish(ignoring: configuration.ignoredKeys(source.weights.checkpoint.names))
+    report.initialised.removeAll { optional.contains($0) }
+    for missing in source.missing(configuration) {
+      if allowMissing.contains(where: { KeyMap.fits(missing, $0) }) {
+        report.initialised.append(missing)
+      } else {
+        report.missing.append(missing)
+      }
+    }
+    guard report.isStrict else { throw CheckpointError.mismatch(report) }
+    self.report = report
+    let weights = try Checkpoint(merging: [source.weights] + bases, precedence: .first)
+    self.weights = weights
+    names = parameters.names.filter { weights.shape($0) != nil }
+  }
+
+  private static func build(
+    _ configuration: BLIPConfiguration, _ source: ConversionSource, _ scope: ParameterScope
+  ) throws {
+    _ = BLIP2Vision(configuration.vision, scope["vision_model"], hasOutputNorm: false)
+    guard configuration.architecture.hasLanguageModel else {
+      _ = try ImageTextQFormer(source.imageText(configuration), scope)
+      return
+    }
+    _ = try ImageLanguageQFormer(configuration.imageLanguage(width: source.languageWidth(configuration)), scope)
+    if let language = configuration.language { _ = LanguageTower(language, scope["language_model"]) }
+  }
+}
+
+/// A JSON object with fields of any kind.
+typealias JSONObject = [String: Any]
+
+/// The fields of an object as a type.
+///
+/// - Throws: ``PipelineError/badConfiguration(file:reason:)``.
+func decode<Value: Decodable>(_ type: Value.Type, _ object: JSONObject, file: String) throws -> Value {
+  do {
+    return try JSONDecoder().decode(type, from: JSONSerialization.data(withJSONObject: object))
+  } catch let error as DecodingError {
+    throw PipelineError.badConfiguration(file: file, reason: error.words)
+  }
+}
+
+/// A value as an object.
+func jsonObject(_ value: some Encodable) throws -> JSONObject {
+  try JSONSerialization.jsonObject(with: JSONEncoder().encode(value)) as? JSONObject ?? [:]
+}
+
+/// The object in a file.
+///
+/// - Throws: ``PipelineError/badConfiguration(file:reason:)``.
+func jsonObject(contentsOf file: URL) throws -> JSONObject {
+  guard let data = FileManager.default.contents(atPath: file.path), data.count < 10_000_000,
+    let object = try? JSONSerialization.jsonObject(with: data) as? JSONObject
+  else { throw PipelineError.badConfiguration(file: file.path, reason: "expected a JSON object below 10 MB") }
+  return object
+}
+
+/// Writes an object for people to read.
+func writeJSON(_ object: JSONObject, to file: URL) throws {
+  let options: JSONSerialization.WritingOptions = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+  try AtomicFile.write(try JSONSerialization.data(withJSONObject: object, options: options), to: file)
+}
