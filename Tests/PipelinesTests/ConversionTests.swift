@@ -53,6 +53,10 @@ struct ConversionTests {
         if name == "blip2-itm", key == "image_token_index" { continue }
         #expect(found[key] as? NSObject == expected[key] as? NSObject, "\(key)")
       }
+      // transformers refuses 1 where it wants 1.0: numbers keep their kind.
+      let text = try String(contentsOf: back.appendingPathComponent("config.json"), encoding: .utf8)
+      #expect(text.contains("\"attention_dropout\": 0.0,") && text.contains("\"qkv_bias\": true"))
+      #expect(text.contains("\"layer_norm_eps\": 1e-06") && text.contains("\"num_query_tokens\": 5,"))
       let decode = { (url: URL) in
         try JSONDecoder().decode(
           BLIPConfiguration.self, from: Data(contentsOf: url.appendingPathComponent("config.json")))

@@ -122,37 +122,3 @@ extension BLIPConfiguration {
     return (located(folder), architecture.readsText ? located(own) : nil)
   }
 }
-
-/// The files that make up a tokenizer.
-enum TokenizerFiles {
-  static let names = [
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model", "chat_template.jinja",
-  ]
-
-  /// Whether a folder has a tokenizer's vocabulary.
-  static func areThere(in folder: URL) -> Bool {
-    ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model"].contains {
-      FileManager.default.fileExists(atPath: folder.appendingPathComponent($0).path)
-    }
-  }
-
-  /// Copies those that there are.
-  static func copy(from source: URL, to folder: URL) throws { try copy(names, from: source, to: folder) }
-
-  /// Copies files that there are; links are followed.
-  static func copy(_ names: [String], from source: URL, to folder: URL) throws {
-    let manager = FileManager.default
-    for name in names {
-      let file = source.appendingPathComponent(name).resolvingSymlinksInPath()
-      guard manager.fileExists(atPath: file.path) else { continue }
-      do {
-        try manager.createDirectory(at: folder, withIntermediateDirectories: true)
-        try manager.copyItem(at: file, to: folder.appendingPathComponent(name))
-      } catch {
-        throw CheckpointError.cannotWrite(
-          file: folder.appendingPathComponent(name).path, reason: error.localizedDescription)
-      }
-    }
-  }
-}

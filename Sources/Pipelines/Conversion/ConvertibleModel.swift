@@ -75,38 +75,3 @@ struct ConvertibleModel {
     if let language = configuration.language { _ = LanguageTower(language, scope["language_model"]) }
   }
 }
-
-/// A JSON object with fields of any kind.
-typealias JSONObject = [String: Any]
-
-/// The fields of an object as a type.
-///
-/// - Throws: ``PipelineError/badConfiguration(file:reason:)``.
-func decode<Value: Decodable>(_ type: Value.Type, _ object: JSONObject, file: String) throws -> Value {
-  do {
-    return try JSONDecoder().decode(type, from: JSONSerialization.data(withJSONObject: object))
-  } catch let error as DecodingError {
-    throw PipelineError.badConfiguration(file: file, reason: error.words)
-  }
-}
-
-/// A value as an object.
-func jsonObject(_ value: some Encodable) throws -> JSONObject {
-  try JSONSerialization.jsonObject(with: JSONEncoder().encode(value)) as? JSONObject ?? [:]
-}
-
-/// The object in a file.
-///
-/// - Throws: ``PipelineError/badConfiguration(file:reason:)``.
-func jsonObject(contentsOf file: URL) throws -> JSONObject {
-  guard let data = FileManager.default.contents(atPath: file.path), data.count < 10_000_000,
-    let object = try? JSONSerialization.jsonObject(with: data) as? JSONObject
-  else { throw PipelineError.badConfiguration(file: file.path, reason: "expected a JSON object below 10 MB") }
-  return object
-}
-
-/// Writes an object for people to read.
-func writeJSON(_ object: JSONObject, to file: URL) throws {
-  let options: JSONSerialization.WritingOptions = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-  try AtomicFile.write(try JSONSerialization.data(withJSONObject: object, options: options), to: file)
-}

@@ -117,8 +117,7 @@ extension ImageProcessor {
       "image_processor_type": "BlipImageProcessor", "do_resize": true, "size": ["height": size, "width": size],
       "resample": 3, "do_rescale": true, "rescale_factor": 1.0 / 255, "do_normalize": true, "do_convert_rgb": true,
       // A Float's shortest decimal form, as the published files have it.
-      "image_mean": mean.map { NSDecimalNumber(string: "\($0)") },
-      "image_std": standardDeviation.map { NSDecimalNumber(string: "\($0)") },
+      "image_mean": mean.map { Double("\($0)") ?? 0 }, "image_std": standardDeviation.map { Double("\($0)") ?? 0 },
     ]
   }
 }

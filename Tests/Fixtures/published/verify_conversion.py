@@ -55,9 +55,18 @@ def published(folder, scratch):
     words = json.loads((folder / "expected.json").read_text())
     convert(folder, scratch / "adapter", "--to", "qformer")
     convert(scratch / "adapter", scratch / "back", "--to", "huggingface")
-    model = load(scratch / "back")
+    model, original = load(scratch / "back"), load(folder)
+    state = original.state_dict()
+    for key, tensor in model.state_dict().items():
+        if not torch.equal(tensor, state[key]):
+            sys.exit(f"{folder.name}: {key} differs")
     tokenizer = transformers.AutoTokenizer.from_pretrained(scratch / "back")
     pixels = truth["pixels"]
+    processor = transformers.AutoProcessor.from_pretrained(scratch / "back")
+    if pixels.dim() == 4:
+        pictures = list(truth["pictures"].permute(0, 3, 1, 2))
+        seen = processor.image_processor(pictures, return_tensors="pt").pixel_values
+        compare(f"{folder.name} pixels", seen, pixels, 2e-2)  # transformers resizes with its own arithmetic
     resize = pixels.shape[-1] != model.config.vision_config.image_size
     if "texts" in words:
         for column, text in enumerate(words["texts"]):
@@ -81,7 +90,9 @@ def published(folder, scratch):
             inputs |= dict(qformer_input_ids=read.input_ids, qformer_attention_mask=read.attention_mask)
         if model.config.text_config.model_type == "t5":
             inputs["decoder_input_ids"] = torch.zeros(pixels.shape[0], 1, dtype=torch.long)
-        compare(f"{folder.name} logits {index}", model(**inputs).logits[:, -1], truth[f"logits.{index}"], 1e-5)
+        logits = model(**inputs).logits
+        compare(f"{folder.name} logits {index}, to the source", logits, original(**inputs).logits, 0)
+        compare(f"{folder.name} logits {index}, as recorded", logits[:, -1], truth[f"logits.{index}"], 2e-5)
 
 
 def sizes(scratch, kind, prefix, text):
