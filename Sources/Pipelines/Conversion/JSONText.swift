@@ -35,8 +35,8 @@ enum JSONText {
 
   private static func quoted(_ text: String) -> String {
     let options: JSONSerialization.WritingOptions = [.fragmentsAllowed, .withoutEscapingSlashes]
-    return (try? JSONSerialization.data(withJSONObject: text, options: options)).map { String(decoding: $0, as: UTF8.self) }
-      ?? "\"\""
+    guard let data = try? JSONSerialization.data(withJSONObject: text, options: options) else { return "\"\"" }
+    return String(decoding: data, as: UTF8.self)
   }
 }
 
