@@ -50,8 +50,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   public struct Language: Codable, Sendable, Equatable {
     /// Name or folder of the model.
     public var model = "smollm2-135m-instruct"
-    /// How prompts become tokens; as this package trains when left out.
-    public var prompting: LanguageModel.Prompting?
+    /// Whether prompts become tokens as a published model's processor does it, and not as this package trains.
+    public var usesPublishedPrompts: Bool?
     /// Stands for each picture token where repeated tokens are counted; they are not counted when it is left out.
     public var imageTokenID: Int?
 
@@ -59,7 +59,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     public init() {}
 
     enum CodingKeys: String, CodingKey {
-      case model, prompting
+      case model
+      case usesPublishedPrompts = "published_prompts"
       case imageTokenID = "image_token_index"
     }
   }

@@ -89,15 +89,12 @@ public final class ImageTextPipeline: Sendable {
     let encoder = try ImageEncoder(configuration.encoder, store: store)
     let textFolder = try store.frozenModel(text.model)
     let texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: text.maximumLength)
-    let checkpoint = try Checkpoint(contentsOf: folder)
-    // Adapters that were converted have a word table of their own, and no text model's weights beside them.
-    let bases =
-      checkpoint.names.contains(wordTable) ? [] : [BaseCheckpoint(try Checkpoint(contentsOf: textFolder))]
     // Files for comparing alone drop the temperature; nothing that is computed here depends on it.
     let optional = sizes.hasGenerationHead ? [] : ["temp"]
-    let (adapter, report) = try loadModel(from: checkpoint, bases: bases, allowMissing: optional + allowMissing) {
-      try ImageTextQFormer(sizes, $0)
-    }
+    let (adapter, report) = try loadModel(
+      from: Checkpoint(contentsOf: folder), bases: [BaseCheckpoint(Checkpoint(contentsOf: textFolder))],
+      allowMissing: optional + allowMissing
+    ) { try ImageTextQFormer(sizes, $0) }
     return (encoder, adapter, texts, report)
   }
 

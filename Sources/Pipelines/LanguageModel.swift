@@ -7,9 +7,9 @@ public import Torch
 /// A frozen language model with its tokenizer and the numbers of its special tokens.
 public struct LanguageModel: Sendable {
   /// How a prompt becomes tokens.
-  public enum Prompting: String, Codable, Sendable {
+  public enum Prompting: Sendable {
     /// The begin token, then the prompt's own tokens: how this package trains its adapters.
-    case beginThenText = "begin-then-text"
+    case beginThenText
     /// The prompt with the special tokens of the model's tokenizer, or the begin token alone when there is no prompt: what
     /// the processors of published models do.
     case template
@@ -62,14 +62,14 @@ public struct LanguageModel: Sendable {
   ///
   /// - Throws: What loading the model or the tokenizer throws.
   init(_ configuration: AdapterConfiguration.Language, folder: URL) throws {
-    switch configuration.prompting ?? .beginThenText {
-    case .beginThenText: try self.init(folder: folder)
-    case .template:
-      try self.init(
-        published: LanguageTower.load(folder: folder), folder: folder, configuration: folder,
-        beginID: try readConfiguration(PublishedText.self, folder: folder).usualBeginID,
-        imageTokenID: configuration.imageTokenID)
+    guard configuration.usesPublishedPrompts == true else {
+      try self.init(folder: folder)
+      return
     }
+    try self.init(
+      published: LanguageTower.load(folder: folder), folder: folder,
+      beginID: try readConfiguration(PublishedText.self, folder: folder).usualBeginID,
+      imageTokenID: configuration.imageTokenID)
   }
 
   /// The language model of a published model, prompted as its processor does it.
@@ -77,11 +77,10 @@ public struct LanguageModel: Sendable {
   /// - Parameters:
   ///   - tower: The model.
   ///   - folder: Where the tokenizer lies.
-  ///   - configuration: The folder of the `config.json` that gives `beginID`, for errors.
-  ///   - beginID: What the configuration says.
+  ///   - beginID: What the folder's `config.json` says.
   ///   - imageTokenID: As the stored property.
   init(
-    published tower: LanguageTower, folder: URL, configuration: URL, beginID: Int?, imageTokenID: Int?
+    published tower: LanguageTower, folder: URL, beginID: Int?, imageTokenID: Int?
   ) throws {
     let tokenizer = try Tokenizer(contentsOf: folder)
     var (beginID, endIDs) = (beginID, tower.configuration.endIDs)
@@ -92,7 +91,7 @@ public struct LanguageModel: Sendable {
     }
     if let id = beginID, !(0..<tower.vocabularySize).contains(id) {
       throw PipelineError.badConfiguration(
-        file: configuration.appendingPathComponent("config.json").path,
+        file: folder.appendingPathComponent("config.json").path,
         reason: "bos_token_id is \(id), expected 0 ..< \(tower.vocabularySize)")
     }
     self.init(

@@ -25,21 +25,28 @@ struct AdapterLayout {
   func write(to folder: URL) throws -> [String] {
     try configuration().write(to: folder)
     let groups = Dictionary(grouping: model.names, by: ConvertibleModel.Part.init(key:))
-    try model.weights.writeModel(
-      (groups[.adapter] ?? []).map { (name: $0, newName: $0) }, to: folder, shardSize: shardSize)
+    // Adapters that compare leave the word table to the text model.
+    let comparing = model.configuration.architecture.hasLanguageModel ? [] : [ImageTextPipeline.wordTable]
+    try write((groups[.adapter] ?? []).filter { !comparing.contains($0) }, without: "", to: folder)
     try writeEncoder(groups[.vision] ?? [], to: folder.appendingPathComponent(Folder.encoder))
     try writeLanguage(groups[.language] ?? [], to: folder.appendingPathComponent(Folder.language))
-    if let tokenizer = model.source.textTokenizer, model.configuration.architecture.readsText {
-      let text = folder.appendingPathComponent(Folder.text)
-      try TokenizerFiles.copy(from: tokenizer, to: text)
-      let sizes = model.configuration.qformer
-      try writeJSON(
-        [
-          "model_type": "bert", "vocab_size": sizes.vocabularySize, "hidden_size": sizes.hiddenSize,
-          "max_position_embeddings": sizes.maxPositions,
-        ], to: text.appendingPathComponent("config.json"))
+    if model.configuration.architecture.readsText {
+      try writeText(comparing.filter(model.names.contains), to: folder.appendingPathComponent(Folder.text))
     }
     return []
+  }
+
+  /// The text model as far as an adapter needs it: its tokenizer and its word table.
+  private func writeText(_ names: [String], to folder: URL) throws {
+    try makeFolder(folder)
+    let sizes = model.configuration.qformer
+    try writeJSON(
+      [
+        "model_type": "bert", "vocab_size": sizes.vocabularySize, "hidden_size": sizes.hiddenSize,
+        "max_position_embeddings": sizes.maxPositions,
+      ], to: folder.appendingPathComponent("config.json"))
+    if let tokenizer = model.source.textTokenizer { try TokenizerFiles.copy(from: tokenizer, to: folder) }
+    if !names.isEmpty { try write(names, without: "", to: folder) }
   }
 
   private func configuration() throws -> AdapterConfiguration {
@@ -61,7 +68,7 @@ struct AdapterLayout {
     }
     var language = AdapterConfiguration.Language()
     language.model = "./\(Folder.language)"
-    language.prompting = .template
+    language.usesPublishedPrompts = true
     language.imageTokenID = configuration.imageTokenID
     var adapter = AdapterConfiguration(
       imageLanguage: configuration.imageLanguage(width: source.languageWidth(configuration)), encoder: encoder,

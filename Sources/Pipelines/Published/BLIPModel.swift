@@ -41,7 +41,7 @@ struct BLIPModel {
       (
         adapter,
         try LanguageModel(
-          published: tower, folder: folder, configuration: folder, beginID: configuration.beginID,
+          published: tower, folder: folder, beginID: configuration.beginID,
           imageTokenID: configuration.imageTokenID)
       )
     }
