@@ -189,6 +189,19 @@ struct LAVISConversionTests {
       let named = words { _ = try ModelConversion(file("lavis_stage2.pth"), bases: [own, t5]) }
       #expect(named.contains("expected a language model of model_type opt"), "\(named)")
 
+      // A base lends frozen towers, never what was trained.
+      let whole = try Checkpoint(contentsOf: fixtures.appendingPathComponent("published/blip2-opt"))
+      let partial = folder.appendingPathComponent("bases/partial")
+      try FileManager.default.createDirectory(at: partial, withIntermediateDirectories: true)
+      for name in ["config.json", "tokenizer.json"] {
+        let file = whole.url.appendingPathComponent(name).resolvingSymlinksInPath()
+        try FileManager.default.copyItem(at: file, to: partial.appendingPathComponent(name))
+      }
+      let kept = whole.names.filter { !$0.hasPrefix("language_projection.") && !$0.hasPrefix("vision_model.encoder.") }
+      try whole.writeModel(kept.map { ($0, $0) }, to: partial)
+      let lacking = words { _ = try ModelConversion(partial, bases: [whole.url]) }
+      #expect(lacking.contains("2 missing") && lacking.contains("missing: language_projection.bias"), "\(lacking)")
+
       let full = folder.appendingPathComponent("full")
       try FileManager.default.createDirectory(at: full, withIntermediateDirectories: true)
       let model = try ModelConversion(fixtures.appendingPathComponent("published/blip2-opt"))
