@@ -47,3 +47,41 @@ public enum AtomicFile {
     try write(to: url) { append in try data.withUnsafeBytes(append) }
   }
 }
+
+/// Writes whole folders under a temporary name beside the destination and renames them when they are complete.
+public enum AtomicFolder {
+  /// Makes a folder.
+  ///
+  /// - Parameters:
+  ///   - url: The destination. It must not exist, or be an empty folder; the folder above it is made where needed.
+  ///   - body: Gets the temporary folder to fill.
+  /// - Throws: ``CheckpointError/cannotWrite(file:reason:)``, or what `body` throws; the temporary folder is gone then.
+  public static func write<Result>(to url: URL, _ body: (URL) throws -> Result) throws -> Result {
+    let manager = FileManager.default
+    let parent = url.deletingLastPathComponent()
+    if manager.fileExists(atPath: url.path) {
+      let isEmpty = try? manager.contentsOfDirectory(atPath: url.path).isEmpty
+      guard isEmpty == true else {
+        throw CheckpointError.cannotWrite(
+          file: url.path, reason: isEmpty == nil ? "it is a file" : "the folder exists and is not empty")
+      }
+    }
+    let temporary = parent.appendingPathComponent(
+      ".\(url.lastPathComponent).\(getpid()).\(UInt32.random(in: 0 ... .max)).partial")
+    do {
+      try manager.createDirectory(at: temporary, withIntermediateDirectories: true)
+    } catch {
+      throw CheckpointError.cannotWrite(file: url.path, reason: error.localizedDescription)
+    }
+    do {
+      let result = try body(temporary)
+      guard rename(temporary.path, url.path) == 0 else {
+        throw CheckpointError.cannotWrite(file: url.path, reason: String(cString: strerror(errno)))
+      }
+      return result
+    } catch {
+      try? manager.removeItem(at: temporary)
+      throw error
+    }
+  }
+}

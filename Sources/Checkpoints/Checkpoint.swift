@@ -178,6 +178,11 @@ public final class Checkpoint: Sendable {
     guard let source = source(name) else { throw CheckpointError.noSuchTensor(file: url.path, name: name) }
     return try source.tensor(name, as: dtype)
   }
+
+  func forEachPiece(_ name: String, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+    guard let source = source(name) else { throw CheckpointError.noSuchTensor(file: url.path, name: name) }
+    try source.forEachPiece(name, body)
+  }
 }
 
 extension Checkpoint: TensorSource {}

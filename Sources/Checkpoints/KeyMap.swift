@@ -97,6 +97,9 @@ public struct KeyMap: Sendable, Equatable {
       rules.map { Rule($0.file, $0.model) }, fusions: fusions.map { Fusion(model: $0.file, file: $0.model) })
   }
 
+  /// Whether a key fits a pattern in which `*` stands for any run of characters.
+  public static func fits(_ name: String, _ pattern: String) -> Bool { matches(name, pattern: pattern) }
+
   /// The file's name for a name of the model.
   public func callAsFunction(_ name: String) -> String { candidates(name)[0] }
 

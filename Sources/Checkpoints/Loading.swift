@@ -8,6 +8,7 @@ public final class CheckpointParameters: ParameterSource {
   private let keyMap: KeyMap
   private let bases: [BaseCheckpoint]
   private let allowMissing: [String]
+  private let readsTensors: Bool
   private let fresh: FreshParameters
   private var report: LoadReport
   private var asked: Set<String> = []
@@ -22,14 +23,17 @@ public final class CheckpointParameters: ParameterSource {
   ///   - bases: Where to look, in order, for what the checkpoint lacks.
   ///   - allowMissing: Patterns (`*` stands for anything) of model names that are initialised afresh when absent.
   ///   - seed: For what is initialised afresh.
+  ///   - readsTensors: Off to compare names, shapes and types alone: every parameter is then a tensor
+  ///     without elements.
   public init(
     _ checkpoint: Checkpoint, keyMap: KeyMap = .identity, bases: [BaseCheckpoint] = [], allowMissing: [String] = [],
-    seed: UInt64 = 0
+    seed: UInt64 = 0, readsTensors: Bool = true
   ) {
     self.checkpoint = checkpoint
     self.keyMap = keyMap
     self.bases = bases
     self.allowMissing = allowMissing
+    self.readsTensors = readsTensors
     fresh = FreshParameters(seed: seed)
     report = LoadReport(file: checkpoint.url.path)
   }
@@ -40,9 +44,10 @@ public final class CheckpointParameters: ParameterSource {
       let keys = keyMap.recipe(name) { checkpoint.shape($0) != nil }.names
       guard allowMissing.contains(where: { matches(name, pattern: $0) }) else {
         report.missing += keys
-        return Tensor.zeros([])  // The model will not be used: spend neither time nor memory on it.
+        return Tensor.shapeOnly(shape)  // The model will not be used: spend neither time nor memory on it.
       }
       report.initialised.append(name)
+      guard readsTensors else { return Tensor.shapeOnly(shape) }
       return fresh.parameter(name, shape: shape, initializer: initializer)
     }
     let key = recipe.names.joined(separator: " + ")
@@ -51,21 +56,21 @@ public final class CheckpointParameters: ParameterSource {
     guard found == shape else {
       let pieces = recipe.names.first.flatMap(source.shape) ?? []
       report.misshaped.append(LoadReport.Misshaped(name: key, expected: shape, found: found ?? pieces))
-      return Tensor.zeros([])
+      return Tensor.shapeOnly(shape)
     }
     let types = recipe.names.compactMap(source.dtype)
     if let other = types.first(where: { !$0.isFloatingPoint }) {
       report.mistyped.append(LoadReport.Mistyped(name: key, found: other))
-      return Tensor.zeros([])
+      return Tensor.shapeOnly(shape)
     }
     do {
-      let tensor = try recipe.tensor(in: source, as: .float32)
+      let tensor = try readsTensors ? recipe.tensor(in: source, as: .float32) : Tensor.shapeOnly(shape)
       report.loaded += recipe.names
       if types.contains(where: { $0 != .float32 }) { report.converted += recipe.names }
       return tensor
     } catch {
       failure = failure ?? error
-      return Tensor.zeros([])
+      return Tensor.shapeOnly(shape)
     }
   }
 

@@ -104,6 +104,12 @@ private struct RenamedTensors: TensorSource {
     guard let recipe = recipes[name] else { throw CheckpointError.noSuchTensor(file: url.path, name: name) }
     return try recipe.tensor(in: base, as: dtype)
   }
+
+  func forEachPiece(_ name: String, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+    if case .same(let original) = recipes[name] { return try base.forEachPiece(original, body) }
+    let tensor = try tensor(name)
+    try withError { try tensor.withBytes(body) }
+  }
 }
 
 extension Recipe {

@@ -131,34 +131,55 @@ public final class SafetensorsFile: Sendable, StoredTensors {
   public static func write(
     _ tensors: [(name: String, tensor: Tensor)], metadata: [String: String] = [:], to url: URL
   ) throws {
-    let names = Dictionary(uniqueKeysWithValues: dtypes.map { ($1, $0) })
-    var header: [String: Any] = [:]
-    if !metadata.isEmpty { header[SafetensorsHeader.metadataKey] = metadata }
+    for (name, tensor) in tensors where !tensor.isValid {
+      throw CheckpointError.cannotWrite(file: url.path, reason: "\(name) is the result of an operator that failed")
+    }
+    let entries = tensors.map { Entry(name: $0.name, dtype: $0.tensor.dtype, shape: $0.tensor.shape) }
+    try write(entries, metadata: metadata, to: url) { index, append in
+      // The destination must stay as it is when a copy to the CPU fails, say.
+      try withError { try tensors[index].tensor.withBytes(append) }
+    }
+  }
+
+  /// What a header says of a tensor.
+  struct Entry {
+    let name: String
+    let dtype: DType
+    let shape: [Int]
+
+    var byteCount: Int { shape.reduce(dtype.byteCount, *) }
+  }
+
+  /// Writes tensors whose bytes are asked for one after the other.
+  static func write(
+    _ entries: [Entry], metadata: [String: String], to url: URL,
+    content: (_ index: Int, _ append: @escaping (UnsafeRawBufferPointer) throws -> Void) throws -> Void
+  ) throws {
+    let types = Dictionary(uniqueKeysWithValues: dtypes.map { ($1, $0) })
+    var fields: [String: Any] = [:]
+    if !metadata.isEmpty { fields[SafetensorsHeader.metadataKey] = metadata }
     // Largest types first, so that every tensor starts at a multiple of its element size.
-    let ordered = tensors.enumerated().sorted {
-      ($1.element.tensor.dtype.byteCount, $0.offset) < ($0.element.tensor.dtype.byteCount, $1.offset)
-    }.map(\.element)
+    let order = entries.indices.sorted {
+      (entries[$1].dtype.byteCount, $0) < (entries[$0].dtype.byteCount, $1)
+    }
     var offset = 0
-    for (name, tensor) in ordered {
-      guard header[name] == nil, name != SafetensorsHeader.metadataKey else {
+    for entry in order.map({ entries[$0] }) {
+      guard fields[entry.name] == nil, entry.name != SafetensorsHeader.metadataKey else {
         throw CheckpointError.cannotWrite(
           file: url.path,
-          reason: header[name] == nil ? "no tensor can be named \(name)" : "two tensors are named \(name)")
+          reason: fields[entry.name] == nil
+            ? "no tensor can be named \(entry.name)" : "two tensors are named \(entry.name)")
       }
-      guard tensor.isValid else {
-        throw CheckpointError.cannotWrite(file: url.path, reason: "\(name) is the result of an operator that failed")
-      }
-      let count = tensor.count * tensor.dtype.byteCount
-      header[name] = [
-        "dtype": names[tensor.dtype] ?? "F32", "shape": tensor.shape, "data_offsets": [offset, offset + count],
+      fields[entry.name] = [
+        "dtype": types[entry.dtype] ?? "F32", "shape": entry.shape,
+        "data_offsets": [offset, offset + entry.byteCount],
       ]
-      offset += count
+      offset += entry.byteCount
     }
-    let json = try self.header(header)
+    let json = try header(fields)
     try AtomicFile.write(to: url) { append in
       try json.withUnsafeBytes(append)
-      // The destination must stay as it is when a copy to the CPU fails, say.
-      for (_, tensor) in ordered { try withError { try tensor.withBytes(append) } }
+      try withoutActuallyEscaping(append) { append in for index in order { try content(index, append) } }
     }
   }
 }

@@ -46,6 +46,22 @@ extension MappedFile {
     return Tensor(borrowing: copy.start, shape: shape, dtype: stored.dtype, owner: copy)
   }
 
+  /// A tensor's bytes in order, a piece at a time and past the map: no page of the file stays in use.
+  func forEachPiece(_ stored: StoredTensor, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+    guard stored.strides == nil else {
+      let tensor = try tensor(stored)
+      return try withError { try tensor.withBytes(body) }
+    }
+    let piece = AlignedMemory(byteCount: max(1, min(Self.pieceSize, stored.range.count)))
+    var position = stored.range.lowerBound
+    while position < stored.range.upperBound {
+      let end = min(position + Self.pieceSize, stored.range.upperBound)
+      try read(position..<end, into: piece.start)
+      try body(UnsafeRawBufferPointer(start: piece.start, count: end - position))
+      position = end
+    }
+  }
+
   /// A tensor in another type, in memory of its own. It is read a piece at a time and past the map: what stays in use is
   /// the result alone.
   func tensor(_ stored: StoredTensor, as dtype: DType) throws -> Tensor {

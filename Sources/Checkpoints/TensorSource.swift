@@ -11,6 +11,8 @@ protocol TensorSource: Sendable {
   func tensor(_ name: String) throws -> Tensor
   /// The tensor converted to a type, without more memory than the result and a little.
   func tensor(_ name: String, as dtype: DType) throws -> Tensor
+  /// The tensor's bytes in its own type and order, a piece at a time.
+  func forEachPiece(_ name: String, _ body: (UnsafeRawBufferPointer) throws -> Void) throws
 }
 
 /// A file whose tensors lie at known places.
@@ -27,6 +29,10 @@ extension StoredTensors {
   func tensor(_ name: String) throws -> Tensor { try file.tensor(require(name)) }
 
   func tensor(_ name: String, as dtype: DType) throws -> Tensor { try file.tensor(require(name), as: dtype) }
+
+  func forEachPiece(_ name: String, _ body: (UnsafeRawBufferPointer) throws -> Void) throws {
+    try file.forEachPiece(require(name), body)
+  }
 
   private func require(_ name: String) throws -> StoredTensor {
     guard let stored = stored(name) else { throw CheckpointError.noSuchTensor(file: file.url.path, name: name) }

@@ -20,6 +20,12 @@ struct TextOptions: ParsableArguments {
   @Option(help: "Sample among the likeliest tokens that hold this much probability.")
   var topP = 1.0
 
+  @Option(help: "Sample among this many likeliest tokens; 0 for all.")
+  var topK = 0
+
+  @Option(help: "Text that ends an answer; it is cut off. May be repeated.")
+  var stop: [String] = []
+
   @Option(help: "Above 1: tokens that are there already become less likely.")
   var repetitionPenalty = 1.0
 
@@ -37,6 +43,8 @@ struct TextOptions: ParsableArguments {
     try require(temperature >= 0 && temperature.isFinite, "--temperature \(temperature): expected 0 or more")
     try require(beams == 1 || temperature == 0, "--temperature \(temperature): beams do not sample")
     try require(topP > 0 && topP <= 1, "--top-p \(topP): expected above 0, at most 1")
+    try require(topK >= 0, "--top-k \(topK): expected 0 or more")
+    try require(stop.allSatisfy { !$0.isEmpty }, "--stop: expected some text")
     try require(
       repetitionPenalty > 0 && repetitionPenalty.isFinite,
       "--repetition-penalty \(repetitionPenalty): expected above 0")
@@ -50,6 +58,7 @@ struct TextOptions: ParsableArguments {
     options.beams = beams
     options.temperature = temperature
     options.topP = topP
+    options.topK = topK
     options.repetitionPenalty = repetitionPenalty
     options.lengthPenalty = lengthPenalty
     options.seed = seed
@@ -78,11 +87,12 @@ struct CaptionCommand: ParsableCommand {
   var model = "image-caption"
 
   @OptionGroup var text: TextOptions
+  @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
   func run() throws {
     try common.apply()
-    try Describing(model: model, prompt: prompt, text: text, common: common).run(inputs)
+    try Describing(model: model, text: text, missing: missing, common: common).run(inputs) { _ in prompt }
   }
 }
 
@@ -91,7 +101,7 @@ struct AskCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "ask", abstract: "Answer a question about a picture.",
     discussion: """
-      The question is put into the model's template. The default model has learnt to caption, not to answer: expect
+      The question is put into the model's template: "Question: … Answer:" for BLIP-2; InstructBLIP reads it as it is. The default model has learnt to caption, not to answer: expect
       captions from it.
 
       EXAMPLES:
@@ -108,11 +118,14 @@ struct AskCommand: ParsableCommand {
   var model = "image-caption"
 
   @OptionGroup var text: TextOptions
+  @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
   func run() throws {
     try common.apply()
-    try Describing(model: model, prompt: "Question: \(question) Answer:", text: text, common: common).run([input])
+    try Describing(model: model, text: text, missing: missing, common: common).run([input]) { model in
+      model.questions.prompt(question)
+    }
   }
 }
 
@@ -133,24 +146,24 @@ struct GrowingText {
 /// What `caption` and `ask` share: pictures in, lines out.
 struct Describing {
   let model: String
-  let prompt: String?
   let text: TextOptions
+  let missing: MissingOptions
   let common: CommonOptions
 
-  func run(_ arguments: [String]) throws {
+  func run(_ arguments: [String], prompt: (ImageLanguagePipeline) -> String?) throws {
     var inputs = try Inputs(arguments)
     let isSingle = inputs.paths.count == 1
     let options = text.options(seed: common.seed)
     // Inputs are looked at before a model is loaded: a mistyped path should not cost seconds.
     var pipeline: ImageLanguagePipeline?
     try inputs.forEach(batch: 8) { group in
-      let model = try pipeline ?? ImageLanguagePipeline(self.model)
+      let model = try pipeline ?? load()
       pipeline = model
       let start = Date()
       var shown = GrowingText()
       let streams = text.stream && isSingle && !common.json
       let answers = try model.describe(
-        group.map(\.image), prompt: prompt, options: options,
+        group.map(\.image), prompt: prompt(model), options: options, stops: text.stop,
         onText: streams ? { _, soFar in shown.show(soFar, isWhole: false) } : nil)
       let seconds = Date().timeIntervalSince(start) / Double(group.count)
       for (item, answer) in zip(group, answers) {
@@ -167,5 +180,11 @@ struct Describing {
       }
     }
     try inputs.finish()
+  }
+
+  private func load() throws -> ImageLanguagePipeline {
+    let pipeline = try ImageLanguagePipeline(model, allowMissing: missing.allowMissing)
+    missing.warn(pipeline.report, common)
+    return pipeline
   }
 }

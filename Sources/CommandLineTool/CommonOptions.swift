@@ -46,6 +46,20 @@ struct CommonOptions: ParsableArguments {
   }
 }
 
+/// Keys that a model's file may lack.
+struct MissingOptions: ParsableArguments {
+  @Option(
+    help: "A key that may be missing, or a pattern with * for anything. May be repeated. Default: none may.")
+  var allowMissing: [String] = []
+
+  /// Says on standard error what was made afresh for want of a key, when keys were allowed to be missing.
+  func warn(_ report: LoadReport, _ common: CommonOptions) {
+    guard !allowMissing.isEmpty, !report.initialised.isEmpty, !common.quiet else { return }
+    let keys = report.initialised.joined(separator: ", ")
+    FileHandle.standardError.write(Data("note: \(report.file): initialised afresh: \(keys)\n".utf8))
+  }
+}
+
 /// Lines on standard output.
 enum Output {
   /// Prints a value as one line of JSON.

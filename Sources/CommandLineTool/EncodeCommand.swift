@@ -34,6 +34,7 @@ struct EncodeCommand: ParsableCommand {
   @Option(help: "Name or folder of the model.")
   var model = "image-caption"
 
+  @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
@@ -44,7 +45,8 @@ struct EncodeCommand: ParsableCommand {
   func run() throws {
     try common.apply()
     let folder = try ModelStore().adapter(model)
-    let adapter = try Adapter(folder)
+    let adapter = try Adapter(folder, allowMissing: missing.allowMissing)
+    missing.warn(adapter.report, common)
     if instruction != nil, !adapter.readsInstructions {
       throw QFormerError.missingPart("instruction input: its Q-Former reads no text beside it")
     }
@@ -85,10 +87,19 @@ struct EncodeCommand: ParsableCommand {
     case text(ImageTextPipeline)
     case language(ImageLanguagePipeline)
 
-    init(_ folder: URL) throws {
+    init(_ folder: URL, allowMissing: [String]) throws {
       self =
         try ModelFolder(folder).comparesTexts
-        ? .text(try ImageTextPipeline(folder.path)) : .language(try ImageLanguagePipeline(folder.path))
+        ? .text(try ImageTextPipeline(folder.path, allowMissing: allowMissing))
+        : .language(try ImageLanguagePipeline(folder.path, allowMissing: allowMissing))
+    }
+
+    /// What became of the keys of the model's file.
+    var report: LoadReport {
+      switch self {
+      case .text(let pipeline): pipeline.report
+      case .language(let pipeline): pipeline.report
+      }
     }
 
     /// Whether the Q-Former reads text beside the picture.

@@ -39,6 +39,7 @@ struct MatchCommand: ParsableCommand {
   @Option(help: "Name or folder of the model.")
   var model = "image-match"
 
+  @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
   func validate() throws {
@@ -51,7 +52,8 @@ struct MatchCommand: ParsableCommand {
     var inputs = try Inputs(self.inputs)
     var pipeline: ImageTextPipeline?
     try inputs.forEach(batch: 8) { group in
-      let model = try pipeline ?? ImageTextPipeline(self.model)
+      let model = try pipeline ?? ImageTextPipeline(self.model, allowMissing: missing.allowMissing)
+      if pipeline == nil { missing.warn(model.report, common) }
       pipeline = model
       for (item, scores) in zip(group, try model.scores(group.map(\.image), texts: text, head: head.scores)) {
         for (text, score) in zip(text, scores) {

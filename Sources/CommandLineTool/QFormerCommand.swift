@@ -19,7 +19,7 @@ struct QFormerCommand: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       CaptionCommand.self, AskCommand.self, MatchCommand.self, EncodeCommand.self, GalleryCommand.self,
-      TrainCommand.self, EvaluateCommand.self, InspectCommand.self,
+      TrainCommand.self, EvaluateCommand.self, ConvertCommand.self, InspectCommand.self,
     ])
 }
 

@@ -52,16 +52,26 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     public var model = "smollm2-135m-instruct"
     /// What the model reads around picture and text; the picture, the begin token and the text when left out.
     public var template: PromptTemplate?
+    /// Whether prompts become tokens as a published model's processor does it, and not as this package trains.
+    public var usesPublishedPrompts: Bool?
+    /// Stands for each picture token where repeated tokens are counted; they are not counted when it is left out.
+    public var imageTokenID: Int?
 
     /// The default language model.
     public init() {}
+
+    enum CodingKeys: String, CodingKey {
+      case model, template
+      case usesPublishedPrompts = "published_prompts"
+      case imageTokenID = "image_token_index"
+    }
   }
 
   /// Which adapter it is.
   public var kind: Kind
   /// The image encoder.
   public var encoder = Encoder()
-  /// The text model, of an image–text adapter.
+  /// The text model, of an adapter whose Q-Former reads text.
   public var text: Text?
   /// The language model, of an image–language adapter.
   public var language: Language?
@@ -69,12 +79,15 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   public var imageText: ImageTextConfiguration?
   /// Sizes of an image–language adapter.
   public var imageLanguage: ImageLanguageConfiguration?
+  /// The published model that it was converted from.
+  public var published: BLIPConfiguration.Architecture?
 
   enum CodingKeys: String, CodingKey {
     case kind = "model_type"
     case encoder, text, language
     case imageText = "image_text_config"
     case imageLanguage = "image_language_config"
+    case published = "published_architecture"
   }
 
   /// An adapter for comparing images and texts.
@@ -94,7 +107,7 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     self.imageLanguage = imageLanguage
   }
 
-  /// Reads `config.json` of a folder.
+  /// Reads `config.json` of a folder. Models that it names from `./` on lie in that folder: their names become paths.
   ///
   /// - Throws: ``PipelineError`` that names the file and the field.
   public init(folder: URL) throws {
@@ -118,21 +131,14 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     do {
       self = try JSONDecoder().decode(AdapterConfiguration.self, from: handle)
     } catch let error as DecodingError {
-      throw PipelineError.badConfiguration(file: file.path, reason: Self.words(error))
+      throw PipelineError.badConfiguration(file: file.path, reason: error.words)
     }
-  }
-
-  private static func words(_ error: DecodingError) -> String {
-    func path(_ context: DecodingError.Context) -> String {
-      context.codingPath.map(\.stringValue).joined(separator: ".")
+    func located(_ name: String) -> String {
+      name.hasPrefix("./") ? folder.appendingPathComponent(String(name.dropFirst(2))).path : name
     }
-    return switch error {
-    case .keyNotFound(let key, let context): "\(path(context)).\(key.stringValue) is missing"
-    case .typeMismatch(let type, let context): "\(path(context)): expected \(type)"
-    case .valueNotFound(let type, let context): "\(path(context)): expected \(type), found null"
-    case .dataCorrupted(let context): "\(path(context)): \(context.debugDescription)"
-    @unknown default: "\(error)"
-    }
+    encoder.model = located(encoder.model)
+    if let name = text?.model { text?.model = located(name) }
+    if let name = language?.model { language?.model = located(name) }
   }
 
   /// Writes `config.json` into a folder.
@@ -142,5 +148,21 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     try AtomicFile.write(try encoder.encode(self), to: folder.appendingPathComponent("config.json"))
+  }
+}
+
+extension DecodingError {
+  /// The field and what is wrong with it, in one line.
+  var words: String {
+    func path(_ context: DecodingError.Context) -> String {
+      context.codingPath.map(\.stringValue).joined(separator: ".")
+    }
+    return switch self {
+    case .keyNotFound(let key, let context): "\(path(context)).\(key.stringValue) is missing"
+    case .typeMismatch(let type, let context): "\(path(context)): expected \(type)"
+    case .valueNotFound(let type, let context): "\(path(context)): expected \(type), found null"
+    case .dataCorrupted(let context): "\(path(context)): \(context.debugDescription)"
+    @unknown default: "\(self)"
+    }
   }
 }

@@ -1,8 +1,9 @@
 public import Backbones
-import Checkpoints
+public import Checkpoints
 import Foundation
 public import Media
 public import QFormer
+import Tokenizers
 public import Torch
 
 /// Image and prompt in, text out: encoder, Q-Former, projection, language model.
@@ -22,15 +23,23 @@ public final class ImageLanguagePipeline: Sendable {
   public let language: LanguageModel
   /// How prompts become what the Q-Former reads; nil when it reads none.
   public let instructions: TextEncoder?
+  /// How a question becomes a prompt.
+  public let questions: QuestionTemplate
+  /// What became of the keys of the model's own file.
+  public let report: LoadReport
 
   /// Loads an adapter folder with the frozen models that its configuration names, or a published model.
   ///
   /// - Parameters:
   ///   - model: A name such as `image-caption`, or a folder.
   ///   - store: Where models lie.
+  ///   - allowMissing: Patterns (`*` stands for anything) of keys that the model's own file may lack; they are initialised
+  ///     afresh, and ``report`` names them.
   /// - Throws: ``PipelineError`` when something is not there or is of another kind, `CheckpointError` when weights do
   ///   not fit.
-  public init(_ model: String = "image-caption", store: ModelStore = ModelStore()) throws {
+  public init(
+    _ model: String = "image-caption", store: ModelStore = ModelStore(), allowMissing: [String] = []
+  ) throws {
     let folder = try store.adapter(model)
     let contents = try ModelFolder(folder)
     guard !contents.comparesTexts else {
@@ -38,21 +47,25 @@ public final class ImageLanguagePipeline: Sendable {
         folder: folder.path, expected: "a model that writes text", found: "\(contents.name), which compares texts")
     }
     switch contents {
-    case .blip:
-      let published = try BLIPModel(folder: folder)
+    case .blip(let configuration):
+      let published = try BLIPModel(folder: folder, allowMissing: allowMissing)
       guard let (adapter, language) = published.language else {
         throw PipelineError.badConfiguration(file: folder.path, reason: "names no language model")
       }
       (encoder, instructions) = (published.encoder, published.texts)
       (self.adapter, self.language) = (adapter, language)
+      (questions, report) = (QuestionTemplate(configuration.architecture), published.report)
     case .adapter(let configuration):
       guard let sizes = configuration.imageLanguage, let language = configuration.language else {
         throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
       }
       encoder = try ImageEncoder(configuration.encoder, store: store)
-      self.language = try LanguageModel(folder: store.frozenModel(language.model), template: language.template)
-      adapter = try loadModel(from: Checkpoint(contentsOf: folder)) { try ImageLanguageQFormer(sizes, $0) }.model
-      instructions = nil
+      self.language = try LanguageModel(language, folder: store.frozenModel(language.model))
+      (adapter, report) = try loadModel(from: Checkpoint(contentsOf: folder), allowMissing: allowMissing) {
+        try ImageLanguageQFormer(sizes, $0)
+      }
+      questions = configuration.published.map(QuestionTemplate.init) ?? .questionAnswer
+      instructions = try configuration.instructions(store)
     }
     let sizes = adapter.configuration
     guard language.model.hiddenSize == sizes.languageSize, encoder.width == sizes.qformer.encoderHiddenSize else {
@@ -139,5 +152,42 @@ public final class ImageLanguagePipeline: Sendable {
       let tokens = try languageTokens(features: clip, prompts: [prompt])
       return try language.describe(tokens: tokens, prompt: prompt, options: options, stops: stops)
     }
+  }
+}
+
+/// How a question about a picture becomes a prompt.
+public enum QuestionTemplate: Sendable, Equatable {
+  /// `Question: … Answer:`, which BLIP-2 was evaluated with (arXiv 2301.12597, section 4.1).
+  case questionAnswer
+  /// The question as it is, as in the published cards of InstructBLIP: it has learnt to follow instructions.
+  case asItIs
+
+  init(_ architecture: BLIPConfiguration.Architecture) {
+    self =
+      switch architecture {
+      case .blip2, .blip2Matching: .questionAnswer
+      case .instructBLIP, .instructBLIPVideo: .asItIs
+      }
+  }
+
+  /// The prompt for a question.
+  public func prompt(_ question: String) -> String {
+    switch self {
+    case .questionAnswer: "Question: \(question) Answer:"
+    case .asItIs: question
+    }
+  }
+}
+
+extension AdapterConfiguration {
+  /// The text side of a Q-Former that reads instructions before a language model; nil for one that reads none.
+  fileprivate func instructions(_ store: ModelStore) throws -> TextEncoder? {
+    guard let sizes = imageLanguage?.qformer, sizes.readsText else { return nil }
+    guard let text else {
+      throw PipelineError.badInput("an adapter that reads instructions needs the field text in its config.json")
+    }
+    return TextEncoder(
+      try Tokenizer(contentsOf: store.frozenModel(text.model)),
+      maximumLength: min(text.maximumLength, sizes.maxPositions))
   }
 }

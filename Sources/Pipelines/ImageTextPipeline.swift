@@ -1,4 +1,4 @@
-import Checkpoints
+public import Checkpoints
 import Foundation
 public import Media
 public import QFormer
@@ -31,6 +31,8 @@ public final class ImageTextPipeline: Sendable {
   public let encoder: ImageEncoder
   /// The text side.
   public let texts: TextEncoder
+  /// What became of the keys of the model's own file.
+  public let report: LoadReport
 
   /// The text model's word table, which the adapter's file does not repeat.
   public static let wordTable = "embeddings.word_embeddings.weight"
@@ -40,9 +42,13 @@ public final class ImageTextPipeline: Sendable {
   /// - Parameters:
   ///   - model: A name such as `image-match`, or a folder.
   ///   - store: Where models lie.
+  ///   - allowMissing: Patterns (`*` stands for anything) of keys that the model's own file may lack; they are initialised
+  ///     afresh, and ``report`` names them.
   /// - Throws: ``PipelineError`` when something is not there or is of another kind, `CheckpointError` when weights do
   ///   not fit.
-  public init(_ model: String = "image-match", store: ModelStore = ModelStore()) throws {
+  public init(
+    _ model: String = "image-match", store: ModelStore = ModelStore(), allowMissing: [String] = []
+  ) throws {
     let folder = try store.adapter(model)
     let contents = try ModelFolder(folder)
     guard contents.comparesTexts else {
@@ -52,13 +58,14 @@ public final class ImageTextPipeline: Sendable {
     }
     switch contents {
     case .blip:
-      let published = try BLIPModel(folder: folder)
+      let published = try BLIPModel(folder: folder, allowMissing: allowMissing)
       guard let adapter = published.text, let texts = published.texts else {
         throw PipelineError.badConfiguration(file: folder.path, reason: "names no matching heads")
       }
-      (encoder, self.adapter, self.texts) = (published.encoder, adapter, texts)
+      (encoder, self.adapter, self.texts, report) = (published.encoder, adapter, texts, published.report)
     case .adapter(let configuration):
-      (encoder, adapter, texts) = try Self.load(configuration, folder: folder, store: store)
+      (encoder, adapter, texts, report) = try Self.load(
+        configuration, folder: folder, store: store, allowMissing: allowMissing)
     }
     guard encoder.width == adapter.configuration.qformer.encoderHiddenSize else {
       throw PipelineError.badConfiguration(
@@ -69,8 +76,8 @@ public final class ImageTextPipeline: Sendable {
   }
 
   private static func load(
-    _ configuration: AdapterConfiguration, folder: URL, store: ModelStore
-  ) throws -> (ImageEncoder, ImageTextQFormer, TextEncoder) {
+    _ configuration: AdapterConfiguration, folder: URL, store: ModelStore, allowMissing: [String]
+  ) throws -> (ImageEncoder, ImageTextQFormer, TextEncoder, LoadReport) {
     guard let sizes = configuration.imageText, let text = configuration.text else {
       throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
     }
@@ -82,10 +89,13 @@ public final class ImageTextPipeline: Sendable {
     let encoder = try ImageEncoder(configuration.encoder, store: store)
     let textFolder = try store.frozenModel(text.model)
     let texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: text.maximumLength)
-    let adapter = try loadModel(
-      from: Checkpoint(contentsOf: folder), bases: [BaseCheckpoint(Checkpoint(contentsOf: textFolder))]
-    ) { try ImageTextQFormer(sizes, $0) }.model
-    return (encoder, adapter, texts)
+    // Files for comparing alone drop the temperature; nothing that is computed here depends on it.
+    let optional = sizes.hasGenerationHead ? [] : ["temp"]
+    let (adapter, report) = try loadModel(
+      from: Checkpoint(contentsOf: folder), bases: [BaseCheckpoint(Checkpoint(contentsOf: textFolder))],
+      allowMissing: optional + allowMissing
+    ) { try ImageTextQFormer(sizes, $0) }
+    return (encoder, adapter, texts, report)
   }
 
   /// Scores every image with every text.

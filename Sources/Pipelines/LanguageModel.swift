@@ -81,6 +81,46 @@ public struct LanguageModel: Sendable {
       prompting: template.map { .filled($0) } ?? .beginThenText, prefix: prefix)
   }
 
+  /// Loads a model folder, to be used as an adapter's configuration says.
+  ///
+  /// - Throws: What loading the model or the tokenizer throws.
+  init(_ configuration: AdapterConfiguration.Language, folder: URL) throws {
+    guard configuration.usesPublishedPrompts == true else {
+      try self.init(folder: folder, template: configuration.template)
+      return
+    }
+    try self.init(
+      published: LanguageTower.load(folder: folder), folder: folder,
+      beginID: try readConfiguration(PublishedText.self, folder: folder).usualBeginID,
+      imageTokenID: configuration.imageTokenID)
+  }
+
+  /// The language model of a published model, prompted as its processor does it.
+  ///
+  /// - Parameters:
+  ///   - tower: The model.
+  ///   - folder: Where the tokenizer lies.
+  ///   - beginID: What the folder's `config.json` says.
+  ///   - imageTokenID: As the stored property.
+  init(
+    published tower: LanguageTower, folder: URL, beginID: Int?, imageTokenID: Int?
+  ) throws {
+    let tokenizer = try Tokenizer(contentsOf: folder)
+    var (beginID, endIDs) = (beginID, tower.configuration.endIDs)
+    if case .llama = tower {
+      // Vicuna's published configuration says 0 and 1; its tokenizer knows better.
+      beginID = tokenizer.id(of: .beginning) ?? beginID
+      if let end = tokenizer.id(of: .end), !endIDs.contains(end) { endIDs.append(end) }
+    }
+    if let id = beginID, !(0..<tower.vocabularySize).contains(id) {
+      throw PipelineError.badConfiguration(
+        file: folder.appendingPathComponent("config.json").path,
+        reason: "bos_token_id is \(id), expected 0 ..< \(tower.vocabularySize)")
+    }
+    self.init(
+      tower, tokenizer: tokenizer, beginID: beginID, endIDs: endIDs, prompting: .template, imageTokenID: imageTokenID)
+  }
+
   /// Puts a tokenizer before a model.
   init(
     _ model: LanguageTower, tokenizer: Tokenizer, beginID: Int?, endIDs: [Int], prompting: Prompting,

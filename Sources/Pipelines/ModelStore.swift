@@ -1,3 +1,4 @@
+import Checkpoints
 public import Foundation
 
 /// What can be wrong before a model runs.
@@ -86,10 +87,21 @@ public struct ModelStore: Sendable {
       let folder = parent.appendingPathComponent(name)
       if !name.contains("/"), Self.folder(at: folder.path) != nil { return folder }
     }
+    if !Self.adapters.contains(name), let kind = Self.fileKind(name) {
+      throw PipelineError.wrongModel(
+        folder: name, expected: "a model folder; qformer convert makes one of LAVIS' files", found: kind)
+    }
     guard Self.adapters.contains(name) else { throw PipelineError.unknownModel(name, known: Self.adapters) }
     throw PipelineError.notFetched(
       model: name, searched: ["Models beside the program and above the current folder"],
       command: "the program from its package, or set QFORMER_MODELS")
+  }
+
+  /// What the file of a path seems to be, or nil when there is no file.
+  private static func fileKind(_ path: String) -> String? {
+    var isFolder: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue else { return nil }
+    return (try? Checkpoint(contentsOf: URL(fileURLWithPath: path)))?.apparentKind ?? "a file"
   }
 
   private static func folder(at path: String) -> URL? {

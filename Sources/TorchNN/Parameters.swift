@@ -99,6 +99,26 @@ public final class FreshParameters: ParameterSource {
   public func has(_ name: String) -> Bool { true }
 }
 
+/// Takes note of what a model asks for and gives it nothing: names and shapes of a model that need not fit in memory.
+///
+/// The model is good for nothing else.
+public final class ParameterShapes: ParameterSource {
+  /// Names and shapes, in the order in which they were asked for.
+  public private(set) var all: [(name: String, shape: [Int])] = []
+
+  /// An empty list.
+  public init() {}
+
+  /// A tensor without elements; name and shape are kept.
+  public func parameter(_ name: String, shape: [Int], initializer: Initializer) -> Tensor {
+    all.append((name, shape))
+    return Tensor.shapeOnly(shape)
+  }
+
+  /// Always false: a model asks for nothing that it can do without.
+  public func has(_ name: String) -> Bool { false }
+}
+
 /// A place in the tree of names from which a layer takes its parameters.
 ///
 /// ```swift

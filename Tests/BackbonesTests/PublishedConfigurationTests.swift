@@ -5,16 +5,6 @@ import Testing
 import Torch
 import TorchNN
 
-/// Takes note of what a model asks for and gives it nothing.
-private final class Asked: ParameterSource {
-  private(set) var shapes: [(name: String, shape: [Int])] = []
-  func parameter(_ name: String, shape: [Int], initializer: Initializer) -> Tensor {
-    shapes.append((name, shape))
-    return Tensor.zeros([])
-  }
-  func has(_ name: String) -> Bool { false }
-}
-
 /// What transformers makes of the sparse configurations that were published with the models.
 @Suite struct PublishedConfigurationTests {
   private struct Whole: Decodable {
@@ -36,10 +26,10 @@ private final class Asked: ParameterSource {
 
   /// Name with `*` for numbers, shape, how many there are: one line each.
   private func lines(_ build: (ParameterScope) -> Void) -> [String] {
-    let asked = Asked()
+    let asked = ParameterShapes()
     build(ParameterScope(asked))
     var counts: [String: Int] = [:]
-    for (name, shape) in asked.shapes {
+    for (name, shape) in asked.all {
       let path = name.replacing(/\.\d+\.(?!layer_norm|SelfAttention|EncDec|Dense)/, with: ".*.")
       counts["\(path) \(shape)", default: 0] += 1
     }

@@ -91,6 +91,33 @@ private func peakMemory() throws -> Int {
     }
   }
 
+  @Test func writingCostsAPieceAtATime() async throws {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("qformer-writing-\(getpid())")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    // Half a gigabyte of holes in four tensors.
+    let size = 128 << 20
+    let entries = (0..<4).map { number in
+      #""w\#(number)":{"dtype":"F32","shape":[\#(size / 4)],"data_offsets":[\#(number * size),\#((number + 1) * size)]}"#
+    }
+    let url = folder.appendingPathComponent("holes.safetensors")
+    let header = safetensors("{\(entries.joined(separator: ","))}")
+    try header.write(to: url)
+    let file = try FileHandle(forUpdating: url)
+    try file.truncate(atOffset: UInt64(header.count + 4 * size))
+    try file.close()
+    let path = url.path
+    await #expect(processExitsWith: .success) { [path = path as String] in
+      let source = try Checkpoint(contentsOf: URL(fileURLWithPath: path))
+      let target = URL(fileURLWithPath: path).deletingLastPathComponent()
+      _ = try withError { Tensor.ones([1 << 20]).sum().item }
+      let before = try peakMemory()
+      let files = try source.writeModel(source.names.map { ($0, $0) }, to: target, shardSize: 256 << 20)
+      let growth = try peakMemory() - before
+      #expect(files.count == 3 && growth < 48 << 20, "\(growth) bytes for \(files)")
+    }
+  }
+
   @Test func hostileFilesCostLittle() async {
     await #expect(processExitsWith: .success) {
       _ = try withError { Tensor.ones([4]).sum().item }

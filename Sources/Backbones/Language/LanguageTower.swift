@@ -49,6 +49,15 @@ public enum LanguageTowerConfiguration: Codable, Sendable, Equatable {
     }
   }
 
+  /// V, the rows of the word table.
+  public var vocabularySize: Int {
+    switch self {
+    case .llama(let configuration): configuration.vocabularySize
+    case .opt(let configuration): configuration.vocabularySize
+    case .t5(let configuration): configuration.vocabularySize
+    }
+  }
+
   /// Patterns of keys that files hold beside the weights: tied matrices stored again, and tables that are recomputed.
   ///
   /// - Parameter hasHead: Whether the file has `lm_head.weight`.

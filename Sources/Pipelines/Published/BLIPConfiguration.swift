@@ -8,7 +8,7 @@ public import QFormer
 /// token and call the Q-Former's text switch otherwise; the architecture decides about text in any case.
 public struct BLIPConfiguration: Decodable, Sendable, Equatable {
   /// The model classes that this package knows, under transformers' names.
-  public enum Architecture: String, Sendable, CaseIterable {
+  public enum Architecture: String, Codable, Sendable, CaseIterable {
     /// BLIP-2 with a language model.
     case blip2 = "Blip2ForConditionalGeneration"
     /// BLIP-2 with contrastive and matching heads.
@@ -60,15 +60,6 @@ public struct BLIPConfiguration: Decodable, Sendable, Equatable {
     case videoToken = "video_token_index"
   }
 
-  private struct TextHead: Decodable {
-    let modelType: String?
-    let beginID: Int?
-    enum CodingKeys: String, CodingKey {
-      case modelType = "model_type"
-      case beginID = "bos_token_id"
-    }
-  }
-
   /// Decodes a `config.json`; throws a `DecodingError` for fields that cannot be.
   public init(from decoder: any Decoder) throws {
     let fields = try decoder.container(keyedBy: CodingKeys.self)
@@ -85,14 +76,12 @@ public struct BLIPConfiguration: Decodable, Sendable, Equatable {
       ?? fields.decodeIfPresent(Int.self, forKey: .videoToken)
     guard architecture.hasLanguageModel else { return }
     // transformers takes OPT where nothing is said.
-    let text = try fields.decodeIfPresent(TextHead.self, forKey: .text)
-    let type = text?.modelType ?? "opt"
+    let text = try fields.decodeIfPresent(PublishedText.self, forKey: .text)
     language =
       text?.modelType == nil
       ? .opt(try fields.decodeIfPresent(OPTConfiguration.self, forKey: .text) ?? OPTConfiguration())
       : try fields.decode(LanguageTowerConfiguration.self, forKey: .text)
-    // What transformers' own configurations say when the file does not.
-    beginID = text?.beginID ?? (type == "opt" ? 2 : type == "llama" ? 1 : nil)
+    beginID = (text ?? PublishedText()).usualBeginID
   }
 
   private static func architecture(_ fields: KeyedDecodingContainer<CodingKeys>) throws -> Architecture {
@@ -116,4 +105,24 @@ public struct BLIPConfiguration: Decodable, Sendable, Equatable {
 
   /// Every `model_type` that is known.
   static let modelTypes = ["blip-2", "instructblip", "instructblipvideo"]
+}
+
+/// Fields of a published language model's configuration that the model itself does not need.
+struct PublishedText: Decodable {
+  var modelType: String?
+  var beginID: Int?
+
+  enum CodingKeys: String, CodingKey {
+    case modelType = "model_type"
+    case beginID = "bos_token_id"
+  }
+
+  /// What begins a text, or what transformers' own configurations say when the file does not.
+  var usualBeginID: Int? {
+    switch modelType ?? "opt" {
+    case "opt": beginID ?? 2
+    case "llama": beginID ?? 1
+    default: beginID
+    }
+  }
 }

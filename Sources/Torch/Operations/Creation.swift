@@ -4,6 +4,11 @@ extension Tensor {
     Ops.zeros(.ints(shape), .dtype(dtype))
   }
 
+  /// A tensor that has a shape and a type but no elements and takes no memory: operators on it compute shapes alone.
+  public static func shapeOnly(_ shape: [Int], dtype: DType = .float32) -> Tensor {
+    Ops.expand(.tensor(zeros([], dtype: dtype).to(device: "meta")), .ints(shape))
+  }
+
   /// Ones of the given shape.
   public static func ones(_ shape: [Int], dtype: DType = .float32) -> Tensor { full(shape, 1, dtype: dtype) }
 
