@@ -268,7 +268,8 @@ public struct QFormer: Sendable {
   ///
   /// - Parameters:
   ///   - image: From ``imageKeyValues(_:mask:)``.
-  ///   - keepsKeyValues: Whether to return self-attention keys and values, for ``causalText(_:mask:queries:isTraining:)``.
+  ///   - keepsKeyValues: Whether to return self-attention keys and values, for
+  ///     ``causalText(_:mask:queries:isTraining:)``.
   ///   - keepsAttention: Whether to return cross-attention weights.
   ///   - isTraining: Whether dropout is on.
   /// - Returns: Hidden states `[B, M, D]`.

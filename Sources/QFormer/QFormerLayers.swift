@@ -1,5 +1,5 @@
-// The layers of a Q-Former: attention over tokens and over what the queries look at, feed-forward parts for text and for
-// queries. Post-LN, as in BERT.
+// The layers of a Q-Former: attention over tokens and over what the queries look at, feed-forward parts for text and
+// for queries. Post-LN, as in BERT.
 //
 // B batch · M queries · L text tokens · N tokens looked at · D hidden · H heads · d = D / H
 

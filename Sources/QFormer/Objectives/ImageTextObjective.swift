@@ -1,7 +1,7 @@
 public import Torch
 
-/// The three losses of BLIP-2's first stage on one batch, and their plain sum; with a video in the image's place they are
-/// VTC, VTM and VTG.
+/// The three losses of BLIP-2's first stage on one batch, and their plain sum; with a video in the image's place they
+/// are VTC, VTM and VTG.
 public struct ImageTextLosses: Sendable {
   /// Image–text contrastive loss.
   public let contrastive: Tensor
@@ -27,8 +27,8 @@ extension ImageTextQFormer {
   ///   - imageOfText: For each text the row of its image in `features`; when left out, I = B and each text has its own.
   ///   - imageIDs: `int64 [B]`, equal for texts of one image; when left out they follow from `imageOfText`.
   ///   - generator: Draws the negatives, and the parts.
-  ///   - matchingPart: The part of the pairs that the matching loss is computed on, drawn anew; 0 for none. BLIP-2 takes
-  ///     all; a part costs that much less.
+  ///   - matchingPart: The part of the pairs that the matching loss is computed on, drawn anew; 0 for none. BLIP-2
+  ///     takes all; a part costs that much less.
   ///   - uniformNegatives: The part of the matching loss's negatives that is drawn without regard to similarity.
   ///   - generationPart: The same for the generation loss.
   ///   - labelSmoothing: Of the contrastive and the generation loss.

@@ -1,5 +1,5 @@
-// The memory bank of MA-LMM (He et al., arXiv 2404.05726, section 3.2): frames of the past, as many as fit; when one more
-// comes, the two neighbours in time that are most alike become one.
+// The memory bank of MA-LMM (He et al., arXiv 2404.05726, section 3.2): frames of the past, as many as fit; when one
+// more comes, the two neighbours in time that are most alike become one.
 //
 // B batch · M frames in the bank · N tokens of a frame · C width
 
@@ -27,8 +27,8 @@ public struct MemoryBank: Sendable {
 
   /// Takes up a frame `[B, N, C]`. Neighbours are merged when there are then more frames than fit.
   ///
-  /// For each token on its own: of all pairs of neighbours in time the one with the largest cosine is replaced by its mean,
-  /// weighted by the number of frames that either stands for.
+  /// For each token on its own: of all pairs of neighbours in time the one with the largest cosine is replaced by its
+  /// mean, weighted by the number of frames that either stands for.
   public mutating func append(_ frame: Tensor) {
     let frame = frame.unsqueezed(1)  // [B, 1, N, C]
     let one = Tensor.ones([frame.size(0), 1, frame.size(2)])
@@ -69,8 +69,8 @@ public struct MemoryBank: Sendable {
   }
 }
 
-/// A stream of frames through an image Q-Former with memory: one bank of patch features, and one of queries for each layer
-/// (MA-LMM, without training). Its memory does not grow with the length of the stream.
+/// A stream of frames through an image Q-Former with memory: one bank of patch features, and one of queries for each
+/// layer (MA-LMM, without training). Its memory does not grow with the length of the stream.
 ///
 /// ```swift
 /// var stream = try MemoryStream(adapter, capacity: 20)
