@@ -1,4 +1,5 @@
 import Checkpoints
+import Foundation
 import QFormer
 import TestSupport
 import Testing
@@ -213,6 +214,35 @@ import TorchNN
     #expect(one.frameCount == 6)
     try one.append(frame(0, 6))
     #expect(throws: QFormerError.self) { try MemoryStream(model, capacity: 0) }
+  }
+
+  @Test(.enabled(if: FileManager.default.fileExists(atPath: "/proc/self/statm")))
+  func endlessStreamsKeepTheirMemory() throws {
+    // 1,500 frames of 0.4 MB each, were they kept; other tests run beside this one, hence the margin.
+    func residentMemory() throws -> Int {
+      let fields = try String(contentsOfFile: "/proc/self/statm", encoding: .utf8).split(separator: " ")
+      return Int(fields[1])! * Int(sysconf(Int32(_SC_PAGESIZE)))
+    }
+    var cascade = Cascades.configuration(encoding: .sinusoid)
+    cascade.frame.encoderHiddenSize = 384
+    cascade.frame.layers = 1
+    var adapter = ImageLanguageConfiguration()
+    adapter.qformer = cascade.frame
+    let model = try CascadedVideoQFormer(cascade, ParameterScope(FreshParameters(seed: 1)))
+    var stream = try VideoStream(model, window: SlidingWindow(length: 8, stride: 4), history: 2)
+    var memory = try MemoryStream(
+      ImageLanguageQFormer(adapter, ParameterScope(FreshParameters(seed: 1))), capacity: 2)
+    let generator = Generator(seed: 3)
+    var before = 0
+    for number in 0..<1500 {
+      let frame = Tensor.randn([257, 384], generator: generator)
+      try stream.append(frame, seconds: Double(number) * 5)
+      try memory.append(frame)
+      if number == 100 { before = try residentMemory() }
+    }
+    #expect(stream.frameCount == 1500 && stream.cachedFrames < 8 && stream.windows.count == 2)
+    #expect(try #require(memory.sizes).sum(1).max().item == 1500)
+    #expect(try residentMemory() - before < 150_000_000)
   }
 
   @Test func neighboursThatAreMostAlikeAreMerged() throws {
