@@ -216,8 +216,9 @@ public struct PooledVideo: Sendable {
   /// Frame t of the n that a clip has belongs to segment ⌊t · segments / n⌋.
   ///
   /// - Parameter segments: Their number, at least 1.
-  public func segmentImportance(_ segments: Int) -> Tensor {
-    let segments = max(segments, 1)
+  /// - Throws: ``QFormerError/invalidInput(_:)``.
+  public func segmentImportance(_ segments: Int) throws -> Tensor {
+    guard segments >= 1 else { throw QFormerError.invalidInput("\(segments) segments of a clip, expected at least 1") }
     let places = clip.lengths.flatMap { length in
       (0..<clip.frames).map { min($0, length - 1) * segments / length }
     }
@@ -248,7 +249,7 @@ public struct SpatioTemporalQFormer: VideoQFormer {
   private let overPatches: AttentivePooling?
   private let overFrames: AttentivePooling?
   private let time: TimeEmbedding
-  /// λ, how strongly temporal queries are drawn to important frames.
+  /// λ, how strongly queries are drawn to important frames.
   private let importanceScale: Tensor?
   private let projection: Linear?
 
@@ -320,8 +321,8 @@ public struct SpatioTemporalQFormer: VideoQFormer {
     return PooledVideo(places: places, frames: frames, importance: importance, clip: clip)
   }
 
-  /// What the queries look at: places, then frames, with what each group does not see masked, and temporal queries
-  /// drawn to frames by λ · log(max(T · importance, 10⁻⁶)), where T counts the clip's own frames.
+  /// What the queries look at: places, then frames, with what each group does not see masked. Queries that see frames
+  /// are drawn to them by λ · log(max(T · importance, 10⁻⁶)), where T counts the clip's own frames.
   ///
   /// - Throws: ``QFormerError``.
   public func keyValues(_ pooled: PooledVideo) throws -> ImageKeyValues {

@@ -282,7 +282,7 @@ import TorchNN
     expectClose(long.pooled.places, short.pooled.places, relative: 2e-6)
     expectClose(long.pooled.importance.narrow(1, 0, 8), short.pooled.importance, relative: 2e-6)
     #expect(long.pooled.importance.slice(1, 8).abs().max().item == 0)
-    expectClose(long.pooled.segmentImportance(3), short.pooled.segmentImportance(3), relative: 2e-6)
+    expectClose(try long.pooled.segmentImportance(3), try short.pooled.segmentImportance(3), relative: 2e-6)
     expectClose(
       try model.requireHeads().imageFeatures(long.queries.hidden),
       try model.requireHeads().imageFeatures(short.queries.hidden))
@@ -382,13 +382,14 @@ import TorchNN
       let pooled = try model.pool(SpatioTemporals.clip(lengths))
       expectClose(pooled.importance.sum(1), .ones([2]), relative: 1e-6)
       for segments in [1, 2, 3, 20] {
-        let sums = pooled.segmentImportance(segments)
+        let sums = try pooled.segmentImportance(segments)
         #expect(sums.shape == [2, segments])
         expectClose(sums.sum(1), .ones([2]), relative: 1e-6)
       }
+      #expect(throws: QFormerError.self) { try pooled.segmentImportance(0) }
       // Three frames each of the first six belong to two segments; of four frames, two.
       if variant == "full" {
-        let halves = pooled.segmentImportance(2)
+        let halves = try pooled.segmentImportance(2)
         let first = pooled.importance.narrow(1, 0, 3)
         expectClose(halves.select(0, 0).select(0, 0), first.select(0, 0).sum(), relative: 1e-6)
         expectClose(halves.select(0, 1).select(0, 0), first.select(0, 1).narrow(0, 0, 2).sum(), relative: 1e-6)

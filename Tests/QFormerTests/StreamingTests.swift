@@ -211,6 +211,8 @@ import TorchNN
     // Frames of another size are an error and change nothing.
     #expect(throws: QFormerError.self) { try one.append(.zeros([6, 13])) }
     #expect(throws: QFormerError.self) { try one.append(.zeros([7, 14])) }
+    var empty = try MemoryStream(model, capacity: 2)
+    #expect(throws: QFormerError.self) { try empty.append(.zeros([0, 13])) }
     #expect(one.frameCount == 6)
     try one.append(frame(0, 6))
     #expect(throws: QFormerError.self) { try MemoryStream(model, capacity: 0) }

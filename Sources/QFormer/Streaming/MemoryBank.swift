@@ -81,7 +81,6 @@ public struct MemoryBank: Sendable {
 /// A value: a copy goes its own way, and two streams over one adapter never mix.
 public struct MemoryStream: Sendable {
   private let model: ImageLanguageQFormer
-  private let capacity: Int
   private var visual: MemoryBank
   private var queries: [MemoryBank]
   /// How many frames have been taken up.
@@ -97,7 +96,6 @@ public struct MemoryStream: Sendable {
   /// - Throws: ``QFormerError/invalidConfiguration(_:)``.
   public init(_ model: ImageLanguageQFormer, capacity: Int) throws {
     self.model = model
-    self.capacity = capacity
     visual = try MemoryBank(capacity: capacity)
     queries = Array(repeating: visual, count: model.configuration.qformer.layers)
   }
@@ -109,7 +107,9 @@ public struct MemoryStream: Sendable {
   public mutating func append(_ features: Tensor) throws {
     let tokens = visual.values.map { "\($0.size(2))" } ?? "N"
     let width = model.configuration.qformer.encoderHiddenSize
-    guard features.rank == 2, features.size(1) == width, tokens == "N" || tokens == "\(features.size(0))" else {
+    guard features.rank == 2, features.count > 0, features.size(1) == width,
+      tokens == "N" || tokens == "\(features.size(0))"
+    else {
       throw QFormerError.wrongShape(
         what: "a frame of the stream", expected: "[\(tokens), \(width)]", found: features.shape)
     }

@@ -1,5 +1,6 @@
-// Sliding windows of frames through a cascaded video Q-Former (TimeChat, Ren et al., arXiv 2312.02051, section 3.1): ⌈T
-// / stride⌉ windows, the last ones shorter, M′ tokens each. For whole clips, and frame by frame for streams.
+// Sliding windows of frames through a cascaded video Q-Former (TimeChat, Ren et al., arXiv 2312.02051, section 3.1): a
+// window starts every `stride` frames, the last ones are shorter, and each gives M′ tokens. For whole clips, and frame
+// by frame for streams.
 //
 // B batch · T frames · N patch tokens · Dv encoder width · M queries of a frame · M′ queries of a window · D hidden
 
@@ -156,21 +157,15 @@ public struct VideoStream: Sendable {
       let text = text.map { ($0.ids.reshaped(1, 1, -1), $0.mask.reshaped(1, 1, -1)) }  // [L] → [1, 1, L]
       var frame = try model.readFrames(clip, text: text, firstFrame: frameCount)
       if window.positions == .global { frame = try model.embedTime(frame, firstFrame: frameCount) }
-      let before = self
-      frames.append(Frame(queries: frame.features, seconds: seconds))
-      lastSeconds = seconds
-      guard frames.count == window.length else { return nil }
-      do {
-        let whole = try read(frames[...], first: start)
-        windows.append(whole)
-        if windows.count > history { windows.removeFirst(windows.count - history) }
-        frames.removeFirst(window.stride)
-        start += window.stride
-        return whole
-      } catch {
-        self = before
-        throw error
-      }
+      let all = frames + [Frame(queries: frame.features, seconds: seconds)]
+      let whole = all.count == window.length ? try read(all[...], first: start) : nil
+      (frames, lastSeconds) = (all, seconds)
+      guard let whole else { return nil }
+      windows.append(whole)
+      if windows.count > history { windows.removeFirst(windows.count - history) }
+      frames.removeFirst(window.stride)
+      start += window.stride
+      return whole
     }
   }
 
@@ -182,7 +177,7 @@ public struct VideoStream: Sendable {
     get throws {
       try withNoGrad {
         var parts = windows.map(\.hidden)
-        for first in stride(from: 0, to: frames.count, by: window.stride) where start + first < frameCount {
+        for first in stride(from: 0, to: frames.count, by: window.stride) {
           parts.append(try read(frames[first...], first: start + first).hidden)
         }
         return parts.isEmpty ? nil : .cat(parts, 1)
