@@ -50,9 +50,7 @@ public struct ImageLanguageQFormer: Sendable {
   ///
   /// - Throws: ``QFormerError/invalidConfiguration(_:)``.
   public init(_ configuration: ImageLanguageConfiguration, _ scope: ParameterScope) throws {
-    guard (1...1_000_000).contains(configuration.languageSize) else {
-      throw QFormerError.invalidConfiguration("language_hidden_size is \(configuration.languageSize)")
-    }
+    try checkLanguageSize(configuration.languageSize)
     self.configuration = configuration
     qformer = try QFormer(configuration.qformer, scope)
     visionNorm = LayerNorm(

@@ -46,72 +46,42 @@ public struct ImageTextQFormer: Sendable {
   public let configuration: ImageTextConfiguration
   /// The querying transformer.
   public let qformer: QFormer
-  /// The temperature that contrastive similarities are divided by, a parameter of one element.
-  public let temperature: Tensor
+  let heads: ObjectiveHeads
   private let visionNorm: LayerNorm
-  private let visionProjection: Linear
-  private let textProjection: Linear
-  private let matchingHead: Linear
-  private let generationHead: GenerationHead?
 
   /// Takes `vision_model.post_layernorm`, the Q-Former, `vision_projection`, `text_projection`, `itm_head`, `temp` and
   /// `cls.predictions` from the scope.
   ///
   /// - Throws: ``QFormerError/invalidConfiguration(_:)``.
   public init(_ configuration: ImageTextConfiguration, _ scope: ParameterScope) throws {
-    guard configuration.qformer.readsText else {
-      throw QFormerError.invalidConfiguration("use_qformer_text_input is false, but matching needs text")
-    }
     self.configuration = configuration
     qformer = try QFormer(configuration.qformer, scope)
-    let width = configuration.qformer.hiddenSize
     visionNorm = LayerNorm(
       configuration.qformer.encoderHiddenSize, eps: configuration.visionNormEps, scope["vision_model.post_layernorm"])
-    visionProjection = Linear(width, configuration.contrastiveSize, scope["vision_projection"])
-    textProjection = Linear(width, configuration.contrastiveSize, scope["text_projection"])
-    matchingHead = Linear(width, 2, scope["itm_head"])
-    temperature = scope.parameter("temp", [], .constant(configuration.temperature))
-    generationHead =
-      configuration.hasGenerationHead
-      ? GenerationHead(configuration.qformer, words: qformer.wordTable!, scope["cls.predictions"]) : nil
+    var objectives = ObjectiveConfiguration()
+    objectives.contrastiveSize = configuration.contrastiveSize
+    objectives.temperature = configuration.temperature
+    objectives.hasGenerationHead = configuration.hasGenerationHead
+    heads = try ObjectiveHeads(objectives, on: qformer, scope)
   }
+
+  /// The temperature that contrastive similarities are divided by, a parameter of one element.
+  public var temperature: Tensor { heads.temperature }
 
   /// What the Q-Former reads: encoder features `[B, N, Dv]` after the trained LayerNorm.
   public func imageEmbeds(_ features: Tensor) -> Tensor { visionNorm(features) }
 
   /// Contrastive features `[B, M, E]` of hidden states of queries `[B, M, D]`, each of length 1.
-  public func imageFeatures(_ hidden: Tensor) -> Tensor { visionProjection(hidden).normalized() }
+  public func imageFeatures(_ hidden: Tensor) -> Tensor { heads.imageFeatures(hidden) }
 
   /// The contrastive feature `[B, E]` of hidden states of text `[B, L, D]`: its first token, of length 1.
-  public func textFeature(_ hidden: Tensor) -> Tensor { textProjection(hidden.select(1, 0)).normalized() }
+  public func textFeature(_ hidden: Tensor) -> Tensor { heads.textFeature(hidden) }
 
   /// Matching logits `[B, 2]` of hidden states of queries (and text): per query, then averaged; index 1 is "match".
-  public func matchingLogits(_ hidden: Tensor) -> Tensor {
-    matchingHead(hidden.narrow(1, 0, configuration.qformer.queries)).mean(1)
-  }
+  public func matchingLogits(_ hidden: Tensor) -> Tensor { heads.matchingLogits(hidden) }
 
   /// Next-token logits `[…, vocabulary]` of hidden states of text `[…, D]`.
   ///
   /// - Throws: ``QFormerError/missingPart(_:)`` when the adapter has no such head.
-  public func generationLogits(_ hidden: Tensor) throws -> Tensor {
-    guard let generationHead else { throw QFormerError.missingPart("language-model head") }
-    return generationHead(hidden)
-  }
-}
-
-/// BERT's head for predicting tokens; its output matrix is the word table.
-private struct GenerationHead: Sendable {
-  let dense: Linear
-  let norm: LayerNorm
-  let bias: Tensor
-  let words: Tensor
-
-  init(_ configuration: QFormerConfiguration, words: Tensor, _ scope: ParameterScope) {
-    dense = Linear(configuration.hiddenSize, configuration.hiddenSize, scope["transform.dense"])
-    norm = LayerNorm(configuration.hiddenSize, eps: configuration.layerNormEps, scope["transform.LayerNorm"])
-    bias = scope.parameter("bias", [configuration.vocabularySize], .zeros)
-    self.words = words
-  }
-
-  func callAsFunction(_ hidden: Tensor) -> Tensor { norm(dense(hidden).gelu()).linear(words, bias) }
+  public func generationLogits(_ hidden: Tensor) throws -> Tensor { try heads.generationLogits(hidden) }
 }

@@ -129,6 +129,8 @@ public enum QFormerError: Error, Sendable, Equatable, CustomStringConvertible {
   case wrongShape(what: String, expected: String, found: [Int])
   /// A part that this adapter was built without.
   case missingPart(String)
+  /// An input of the right shape that this adapter cannot read.
+  case invalidInput(String)
 
   /// One line.
   public var description: String {
@@ -136,7 +138,15 @@ public enum QFormerError: Error, Sendable, Equatable, CustomStringConvertible {
     case .invalidConfiguration(let words): "the Q-Former configuration is invalid: \(words)"
     case .wrongShape(let what, let expected, let found): "\(what): expected the shape \(expected), found \(found)"
     case .missingPart(let part): "this adapter has no \(part)"
+    case .invalidInput(let words): words
     }
+  }
+}
+
+/// Checks the width of a language model that is projected to.
+func checkLanguageSize(_ size: Int?) throws {
+  if let size, !(1...1_000_000).contains(size) {
+    throw QFormerError.invalidConfiguration("language_hidden_size is \(size), expected 1 … 10⁶")
   }
 }
 
@@ -153,13 +163,17 @@ public struct KeyValue: Sendable {
   }
 }
 
-/// An image as the cross-attention layers see it, computed once and shared by all passes over it.
+/// An image, or a video, as the cross-attention layers see it, computed once and shared by all passes over it.
 public struct ImageKeyValues: Sendable {
   /// One entry for each layer; nil where there is no cross-attention.
   public let layers: [KeyValue?]
+  /// Added to the scores of cross-attention, `[B, 1, 1 or M, N]`; none where every query sees everything.
+  public let bias: Tensor?
 
   /// Images of the batch chosen by `int64 [k]` indices; gradient flows to the source.
-  public func select(_ rows: Tensor) -> ImageKeyValues { ImageKeyValues(layers: layers.map { $0?.select(rows) }) }
+  public func select(_ rows: Tensor) -> ImageKeyValues {
+    ImageKeyValues(layers: layers.map { $0?.select(rows) }, bias: bias?.indexSelect(0, rows))
+  }
 }
 
 /// The result of a pass that has queries.
@@ -188,6 +202,11 @@ public struct QFormer: Sendable {
   ///
   /// - Throws: ``QFormerError/invalidConfiguration(_:)``.
   public init(_ configuration: QFormerConfiguration, _ scope: ParameterScope) throws {
+    try self.init(configuration, experts: .shared, scope)
+  }
+
+  /// The same with feed-forward parts of their own for groups of queries.
+  init(_ configuration: QFormerConfiguration, experts: QueryExperts, _ scope: ParameterScope) throws {
     try configuration.validate()
     self.configuration = configuration
     let width = configuration.hiddenSize
@@ -207,7 +226,7 @@ public struct QFormer: Sendable {
     layers = (0..<configuration.layers).map { index in
       QFormerLayer(
         configuration, hasCrossAttention: index % configuration.crossAttentionFrequency == 0,
-        scope["qformer.encoder.layer"][index])
+        groups: experts.groups(layer: index, of: configuration.layers), scope["qformer.encoder.layer"][index])
     }
   }
 
@@ -223,21 +242,34 @@ public struct QFormer: Sendable {
 
   /// Projects image features to the keys and values of every cross-attention layer.
   ///
-  /// - Parameter features: `[B, N, Dv]`.
+  /// - Parameters:
+  ///   - features: `[B, N, Dv]`.
+  ///   - mask: `[B, N]`, 1 for what the queries see and 0 for padding; everything when left out.
   /// - Throws: ``QFormerError/wrongShape(what:expected:found:)``.
-  public func imageKeyValues(_ features: Tensor) throws -> ImageKeyValues {
+  public func imageKeyValues(_ features: Tensor, mask: Tensor? = nil) throws -> ImageKeyValues {
+    if let mask, mask.shape != Array(features.shape.prefix(2)) {
+      throw QFormerError.wrongShape(
+        what: "the mask of image features", expected: "\(features.shape.prefix(2))", found: mask.shape)
+    }
+    let bias = mask.map { Self.additive($0).reshaped($0.size(0), 1, 1, -1) }  // [B, 1, 1, N]
+    return try imageKeyValues(features, bias: bias)
+  }
+
+  /// The same with what is added to the scores of cross-attention, `[B, 1, 1 or M, N]`.
+  func imageKeyValues(_ features: Tensor, bias: Tensor?) throws -> ImageKeyValues {
     guard features.rank == 3, features.size(2) == configuration.encoderHiddenSize else {
       throw QFormerError.wrongShape(
         what: "image features", expected: "[B, N, \(configuration.encoderHiddenSize)]", found: features.shape)
     }
-    return ImageKeyValues(layers: layers.map { $0.crossAttention?.keyValue(features) })
+    return ImageKeyValues(layers: layers.map { $0.crossAttention?.keyValue(features) }, bias: bias)
   }
 
   /// Queries alone read the image.
   ///
   /// - Parameters:
-  ///   - image: From ``imageKeyValues(_:)``.
-  ///   - keepsKeyValues: Whether to return self-attention keys and values, for ``causalText(_:mask:queries:isTraining:)``.
+  ///   - image: From ``imageKeyValues(_:mask:)``.
+  ///   - keepsKeyValues: Whether to return self-attention keys and values, for
+  ///     ``causalText(_:mask:queries:isTraining:)``.
   ///   - keepsAttention: Whether to return cross-attention weights.
   ///   - isTraining: Whether dropout is on.
   /// - Returns: Hidden states `[B, M, D]`.
@@ -249,6 +281,28 @@ public struct QFormer: Sendable {
     return encode(
       x, queries: configuration.queries, image: image, keepsKeyValues: keepsKeyValues, keepsAttention: keepsAttention,
       isTraining: isTraining)
+  }
+
+  /// Queries alone read the image, and in self-attention what the queries of earlier passes were (MA-LMM).
+  ///
+  /// - Parameters:
+  ///   - image: From ``imageKeyValues(_:mask:)``.
+  ///   - memory: A bank for each layer, of `[B, M, D]`. Each takes up this pass.
+  /// - Returns: Hidden states `[B, M, D]`.
+  func readImage(_ image: ImageKeyValues, memory: inout [MemoryBank]) -> Tensor {
+    let batch = image.layers.lazy.compactMap { $0 }.first?.key.size(0) ?? 1
+    var banks = memory
+    let x = normalized(queryTokens.expanded(batch, -1, -1), false)
+    let hidden = encode(
+      x, queries: configuration.queries, image: image,
+      selfSource: { layer, x in
+        let source = banks[layer].tokens(with: x)
+        banks[layer].append(x)
+        return source
+      }, isTraining: false
+    ).hidden
+    memory = banks
+    return hidden
   }
 
   /// Text alone, every token seeing every other.
@@ -330,125 +384,26 @@ public struct QFormer: Sendable {
 
   private func encode(
     _ x: Tensor, queries: Int, mask: Tensor? = nil, image: ImageKeyValues? = nil, past: [KeyValue]? = nil,
-    keepsKeyValues: Bool = false, keepsAttention: Bool = false, isTraining: Bool
+    selfSource: ((_ layer: Int, _ x: Tensor) -> Tensor)? = nil, keepsKeyValues: Bool = false,
+    keepsAttention: Bool = false, isTraining: Bool
   ) -> QFormerOutput {
     var x = x
     var selfKeyValues: [KeyValue] = []
     var crossAttention: [Tensor] = []
     for (index, layer) in layers.enumerated() {
-      let keyValue = layer.selfAttention.keyValue(x, after: past?[index])
+      let keyValue = layer.selfAttention.keyValue(selfSource?(index, x) ?? x, after: past?[index])
       if keepsKeyValues { selfKeyValues.append(keyValue) }
       if keepsAttention, let attention = layer.crossAttention, let keys = image?.layers[index] {
         let seen = layer.selfAttention(x, keyValue, mask: mask, isTraining: isTraining)
-        crossAttention.append(attention.weights(seen.narrow(1, 0, queries), keys))
+        crossAttention.append(attention.weights(seen.narrow(1, 0, queries), keys, mask: image?.bias))
       }
-      x = layer(x, keyValue, queries: queries, mask: mask, image: image?.layers[index], isTraining: isTraining)
+      x = layer(
+        x, keyValue, queries: queries, mask: mask, image: image?.layers[index], imageBias: image?.bias,
+        isTraining: isTraining)
     }
     return QFormerOutput(hidden: x, selfKeyValues: selfKeyValues, crossAttention: crossAttention)
   }
 
   /// 0 where a mask holds 1 and −10,000 where it holds 0: finite, so that a row that sees nothing gives no NaN.
-  private static func additive(_ mask: Tensor) -> Tensor { (mask.to(.float32) - 1) * 10_000 }
-}
-
-// MARK: - Layers
-
-/// Self-attention, cross-attention of queries, and feed-forward parts of one layer.
-private struct QFormerLayer: Sendable {
-  let selfAttention: QFormerAttention
-  let crossAttention: QFormerAttention?
-  let textFeedForward: FeedForward?
-  let queryFeedForward: FeedForward
-
-  init(_ configuration: QFormerConfiguration, hasCrossAttention: Bool, _ scope: ParameterScope) {
-    selfAttention = QFormerAttention(configuration, keyWidth: configuration.hiddenSize, scope["attention"])
-    crossAttention =
-      hasCrossAttention
-      ? QFormerAttention(configuration, keyWidth: configuration.encoderHiddenSize, scope["crossattention"]) : nil
-    textFeedForward =
-      configuration.readsText
-      ? FeedForward(configuration, scope["intermediate.dense"], scope["output"]) : nil
-    queryFeedForward = FeedForward(configuration, scope["intermediate_query.dense"], scope["output_query"])
-  }
-
-  func callAsFunction(
-    _ x: Tensor, _ keyValue: KeyValue, queries: Int, mask: Tensor?, image: KeyValue?, isTraining: Bool
-  ) -> Tensor {
-    let seen = selfAttention(x, keyValue, mask: mask, isTraining: isTraining)
-    let text: () -> Tensor = {
-      (textFeedForward ?? queryFeedForward)(seen.slice(1, queries), isTraining: isTraining)
-    }
-    if queries == 0 { return text() }
-    var query = seen.narrow(1, 0, queries)
-    if let crossAttention, let image { query = crossAttention(query, image, mask: nil, isTraining: isTraining) }
-    query = queryFeedForward(query, isTraining: isTraining)
-    return x.size(1) > queries ? Tensor.cat([query, text()], 1) : query
-  }
-}
-
-/// Multi-head attention with its output projection, residual and LayerNorm.
-private struct QFormerAttention: Sendable {
-  let query: Linear
-  let key: Linear
-  let value: Linear
-  let dense: Linear
-  let norm: LayerNorm
-  let heads: Int
-  let hiddenDropout: Double
-  let attentionDropout: Double
-
-  init(_ configuration: QFormerConfiguration, keyWidth: Int, _ scope: ParameterScope) {
-    let width = configuration.hiddenSize
-    query = Linear(width, width, scope["attention.query"])
-    key = Linear(keyWidth, width, scope["attention.key"])
-    value = Linear(keyWidth, width, scope["attention.value"])
-    dense = Linear(width, width, scope["output.dense"])
-    norm = LayerNorm(width, eps: configuration.layerNormEps, scope["output.LayerNorm"])
-    heads = configuration.heads
-    hiddenDropout = configuration.hiddenDropout
-    attentionDropout = configuration.attentionDropout
-  }
-
-  private func split(_ x: Tensor) -> Tensor {
-    x.reshaped(x.size(0), x.size(1), heads, -1).transposed(1, 2)  // [B, H, S, d]
-  }
-
-  /// Keys and values of `[B, S, keyWidth]`, behind those of an earlier pass where there was one.
-  func keyValue(_ x: Tensor, after past: KeyValue? = nil) -> KeyValue {
-    let (keys, values) = (split(key(x)), split(value(x)))
-    guard let past else { return KeyValue(key: keys, value: values) }
-    return KeyValue(key: .cat([past.key, keys], 2), value: .cat([past.value, values], 2))
-  }
-
-  func callAsFunction(_ x: Tensor, _ keyValue: KeyValue, mask: Tensor?, isTraining: Bool) -> Tensor {
-    let context = split(query(x)).attention(
-      keyValue.key, keyValue.value, mask: mask, dropout: isTraining ? attentionDropout : 0)
-    let merged = context.transposed(1, 2).reshaped(x.size(0), x.size(1), -1)  // [B, L, D]
-    return norm(dense(merged).dropout(isTraining ? hiddenDropout : 0) + x)
-  }
-
-  /// Attention weights `[B, H, L, S]` without dropout.
-  func weights(_ x: Tensor, _ keyValue: KeyValue) -> Tensor {
-    let scale = 1 / Double(keyValue.key.size(3)).squareRoot()
-    return (split(query(x)).matmul(keyValue.key.transposed(2, 3)) * scale).softmax()
-  }
-}
-
-/// Two linear layers with GELU between, residual and LayerNorm.
-private struct FeedForward: Sendable {
-  let up: Linear
-  let down: Linear
-  let norm: LayerNorm
-  let dropout: Double
-
-  init(_ configuration: QFormerConfiguration, _ up: ParameterScope, _ output: ParameterScope) {
-    self.up = Linear(configuration.hiddenSize, configuration.intermediateSize, up)
-    down = Linear(configuration.intermediateSize, configuration.hiddenSize, output["dense"])
-    norm = LayerNorm(configuration.hiddenSize, eps: configuration.layerNormEps, output["LayerNorm"])
-    dropout = configuration.hiddenDropout
-  }
-
-  func callAsFunction(_ x: Tensor, isTraining: Bool) -> Tensor {
-    norm(down(up(x).gelu()).dropout(isTraining ? dropout : 0) + x)
-  }
+  static func additive(_ mask: Tensor) -> Tensor { (mask.to(.float32) - 1) * 10_000 }
 }

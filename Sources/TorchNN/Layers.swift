@@ -63,8 +63,10 @@ public struct Embedding: Sendable {
   public let weight: Tensor
 
   /// Takes `weight [rows, D]` from the scope.
-  public init(_ rows: Int, _ width: Int, _ scope: ParameterScope) {
-    weight = scope.parameter("weight", [rows, width], .normal(standardDeviation: 0.02))
+  public init(
+    _ rows: Int, _ width: Int, _ scope: ParameterScope, initializer: Initializer = .normal(standardDeviation: 0.02)
+  ) {
+    weight = scope.parameter("weight", [rows, width], initializer)
   }
 
   /// `int64` indices of any shape to `[…, D]`.

@@ -56,6 +56,8 @@ public enum Initializer: Sendable, Equatable {
   case xavierUniform
   /// Uniform numbers in ±bound.
   case uniform(bound: Double)
+  /// A square matrix that changes nothing.
+  case identity
 
   /// A new tensor of the given shape in `float32`.
   public func tensor(_ shape: [Int], generator: Generator) -> Tensor {
@@ -65,6 +67,7 @@ public enum Initializer: Sendable, Equatable {
     case .constant(let value): .full(shape, value)
     case .normal(let deviation): Tensor.randn(shape, generator: generator) * deviation
     case .uniform(let bound): (Tensor.rand(shape, generator: generator) * 2 - 1) * bound
+    case .identity: Tensor.identity(shape.first ?? 0).to(.float32)
     case .xavierUniform:
       (Tensor.rand(shape, generator: generator) * 2 - 1)
         * (6 / Double((shape.first ?? 1) + (shape.last ?? 1))).squareRoot()

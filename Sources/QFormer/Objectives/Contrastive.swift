@@ -1,17 +1,25 @@
 public import Torch
 
-/// Image–text contrastive learning, ITC (BLIP-2, section 3.2).
+/// Image–text contrastive learning, ITC (BLIP-2, section 3.2), and video–text, VTC.
 public enum Contrastive {
-  /// Similarity of every image with every text: the largest cosine over the image's queries.
+  /// Similarity of every image with every text: the largest cosine over the image's queries, or another aggregation.
   ///
   /// - Parameters:
   ///   - imageFeatures: `[B, M, E]`, vectors of length 1.
   ///   - textFeatures: `[T, E]`, vectors of length 1.
-  /// - Returns: `[B, T]`, without temperature; the gradient goes to the best query.
-  public static func similarity(imageFeatures: Tensor, textFeatures: Tensor) -> Tensor {
+  ///   - aggregation: Over the queries.
+  /// - Returns: `[B, T]`, without temperature; the gradient of the largest goes to the best query.
+  public static func similarity(
+    imageFeatures: Tensor, textFeatures: Tensor, aggregation: QueryAggregation = .max
+  ) -> Tensor {
     let (batch, queries) = (imageFeatures.size(0), imageFeatures.size(1))
     let all = imageFeatures.reshaped(batch * queries, -1).matmul(textFeatures.transposed(0, 1))
-    return all.reshaped(batch, queries, -1).max(1).values  // [B, M, T] → [B, T]
+    let each = all.reshaped(batch, queries, -1)  // [B, M, T]
+    switch aggregation {
+    case .max: return each.max(1).values
+    case .mean: return each.mean(1)
+    case .summary: return each.select(1, queries - 1)
+    }
   }
 
   /// Target probabilities `[B, B]` where some rows show the same image: equal ids share the weight.
