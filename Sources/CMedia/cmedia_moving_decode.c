@@ -65,6 +65,24 @@ static cm_status need_video(movie *m) {
 
 static int64_t first_known(int64_t a, int64_t b) { return a != AV_NOPTS_VALUE ? a : b; }
 
+/// Keeps the latest time of a packet.
+static void note(movie *m, const AVPacket *p) {
+  if (p->pts != AV_NOPTS_VALUE && p->pts > m->latest) m->latest = p->pts;
+  if (p->dts != AV_NOPTS_VALUE && p->dts > m->latest) m->latest = p->dts;
+}
+
+/// At the end: pictures that the index promises and the file does not have are lost.
+static void count_missing(movie *m) {
+  if (m->has_ended) return;
+  m->has_ended = 1;
+  AVStream *stream = m->format->streams[m->video];
+  for (int i = avformat_index_get_entries_count(stream) - 1; i >= 0; i--) {
+    const AVIndexEntry *entry = avformat_index_get_entry(stream, i);
+    if (entry == NULL || entry->timestamp <= m->latest) return;
+    if (!(entry->flags & AVINDEX_DISCARD_FRAME)) m->lost++;
+  }
+}
+
 // MARK: Listing and seeking
 
 cm_status cm_movie_scan(cm_movie handle, cm_movie_packet *packets, size_t room, size_t *count) {
@@ -77,15 +95,18 @@ cm_status cm_movie_scan(cm_movie handle, cm_movie_packet *packets, size_t room, 
     int error = av_read_frame(m->format, m->packet);
     if (error < 0) {
       if (cm_interrupted(m)) return cm_ffmpeg_fail(m, error, "listing the pictures");
+      count_missing(m);
       return *count > 0 ? CM_OK : CM_END;
     }
     const AVPacket *p = m->packet;
     int64_t presentation = first_known(p->pts, p->dts);
+    if (p->stream_index == m->video) note(m, p);
     if (p->stream_index == m->video && presentation != AV_NOPTS_VALUE && !(p->flags & AV_PKT_FLAG_DISCARD)) {
       packets[(*count)++] = (cm_movie_packet){
         .presentation = presentation,
         .decoding = first_known(p->dts, p->pts),
         .is_key = (p->flags & AV_PKT_FLAG_KEY) != 0,
+        .is_guess = p->pts == AV_NOPTS_VALUE,
       };
     }
     av_packet_unref(m->packet);
@@ -133,9 +154,12 @@ static int feed(movie *m, int64_t wanted) {
     if (error < 0) {
       if (cm_interrupted(m)) return AVERROR_EXIT;
       if (error != AVERROR_EOF) m->lost++;  // the rest cannot be read: what came before counts
+      count_missing(m);
       m->draining = 1;
+      // Decoders that work ahead may tell of an earlier packet's errors here.
       error = avcodec_send_packet(m->decoder, NULL);
-      return error < 0 ? error : 1;
+      if (error < 0 && error != AVERROR_EOF) m->lost++;
+      return error == AVERROR(ENOMEM) ? error : 1;
     }
     AVPacket *p = m->packet;
     if (p->stream_index != m->video) {
@@ -143,6 +167,7 @@ static int feed(movie *m, int64_t wanted) {
       if (cm_interrupted(m)) return AVERROR_EXIT;
       continue;
     }
+    note(m, p);
     if (p->size > m->limits.max_packet) {
       av_packet_unref(p);
       m->lost++;
@@ -150,10 +175,11 @@ static int feed(movie *m, int64_t wanted) {
     }
     int is_early = p->pts != AV_NOPTS_VALUE && p->pts < wanted && can_leave_out(m);
     m->decoder->skip_frame = is_early ? AVDISCARD_NONREF : AVDISCARD_DEFAULT;
+    int is_partial = (p->flags & AV_PKT_FLAG_CORRUPT) != 0;
     error = avcodec_send_packet(m->decoder, p);
     av_packet_unref(p);
     if (error == AVERROR(ENOMEM)) return error;
-    if (error < 0 && error != AVERROR(EAGAIN)) m->lost++;
+    if (is_partial || (error < 0 && error != AVERROR(EAGAIN))) m->lost++;
     return 0;
   }
 }

@@ -17,8 +17,6 @@ double cm_now(void) {
   return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-void cm_begin(movie *m) { m->deadline = cm_now() + m->limits.seconds; }
-
 int cm_interrupted(void *opaque) {
   movie *m = opaque;
   return atomic_load(&m->cancelled) || cm_now() > m->deadline;

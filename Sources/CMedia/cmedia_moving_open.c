@@ -49,10 +49,21 @@ static void keep_log(void *context, int level, const char *format, va_list argum
   if (end != NULL) memmove(complaint, end + 2, strlen(end + 2) + 1);
 }
 
+void cm_begin(movie *m) {
+  m->deadline = cm_now() + m->limits.seconds;
+  complaint[0] = 0;
+}
+
 cm_status cm_ffmpeg_fail(movie *m, int error, const char *doing) {
   if (atomic_load(&m->cancelled)) return cm_fail(CM_CANCELLED, "cancelled while %s", doing);
   if (cm_now() > m->deadline) return cm_fail(CM_TIMED_OUT, "%s took more than %g s", doing, m->limits.seconds);
+  if (strncmp(complaint, "Number of streams exceeds", 25) == 0) {
+    return cm_fail(CM_BAD_DATA, "%s: more than %d tracks", doing, m->limits.max_streams);
+  }
   if (error == AVERROR(ENOMEM)) return cm_fail(CM_NO_MEMORY, "no memory for %s", doing);
+  if (strncmp(complaint, "Format not on", 13) == 0) {
+    return cm_fail(CM_BAD_DATA, "%s: a kind of container that is not read, such as a play list", doing);
+  }
   char words[128];
   av_strerror(error, words, sizeof words);
   size_t length = strlen(complaint);
@@ -173,7 +184,6 @@ static cm_status probe(movie *m) {
   m->format->format_whitelist = av_strdup(containers);
   m->format->codec_whitelist = av_strdup(decoder_list);
   m->format->protocol_whitelist = av_strdup("");
-  complaint[0] = 0;
   int error = avformat_open_input(&m->format, NULL, NULL, NULL);  // frees the context when it fails
   if (error < 0) return cm_ffmpeg_fail(m, error, "reading the headers");
   // Sizes once as the headers promise them, before any decoder runs, and once as the decoders found them.
@@ -189,6 +199,7 @@ static cm_status finish_opening(movie *m, const cm_movie_limits *limits, cm_movi
   m->limits = *limits;
   m->video = m->audio = -1;
   m->last = AV_NOPTS_VALUE;
+  m->latest = INT64_MIN;
   atomic_init(&m->cancelled, 0);
   cm_begin(m);
   cm_status status = probe(m);
@@ -265,6 +276,7 @@ cm_status cm_movie_describe(cm_movie handle, cm_movie_info *info) {
     info->time_base_numerator = stream->time_base.num;
     info->time_base_denominator = stream->time_base.den;
     AVRational rate = stream->avg_frame_rate.num > 0 ? stream->avg_frame_rate : stream->r_frame_rate;
+    info->reorder_delay = stream->codecpar->video_delay;
     info->rate_numerator = rate.num;
     info->rate_denominator = rate.den;
     info->video_codec = avcodec_get_name(stream->codecpar->codec_id);

@@ -34,6 +34,8 @@ typedef struct {
   int orientation;
   int draining;
   int64_t lost;
+  int64_t latest;        ///< the latest time of any packet that was read
+  int has_ended;         ///< packets that the index promises beyond the file's end were counted
   int64_t last;          ///< presentation of the last frame
   double deadline;       ///< on the monotonic clock
   atomic_int cancelled;
@@ -51,7 +53,7 @@ AVIOContext *cm_source_input(movie *m);
 /// Whether the time is over or the movie was cancelled; FFmpeg's interrupt callback.
 int cm_interrupted(void *movie);
 
-/// Starts the clock of one call.
+/// Starts the clock of one call, and forgets what FFmpeg complained of before.
 void cm_begin(movie *m);
 
 /// The status for an error of FFmpeg's, with its words and what `doing` names; looks at clock and cancellation first.

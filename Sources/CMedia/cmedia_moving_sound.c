@@ -19,6 +19,7 @@ typedef struct {
   int64_t count, room, most;
   int64_t skip;     ///< output samples still to be dropped at the beginning
   int64_t wanted;   ///< output samples to keep
+  int was_sought;   ///< decoding begins in the middle
 } sound;
 
 void cm_samples_free(float *samples) { free(samples); }
@@ -103,7 +104,7 @@ static int begin_at(movie *m, sound *s, const AVFrame *f, double from, double to
   // `period` input samples are a whole number of output samples.
   int64_t position = llround((seconds - track) * f->sample_rate);
   int64_t period = f->sample_rate / av_gcd(f->sample_rate, kRate);
-  int64_t late = ((position % period) + period) % period;
+  int64_t late = s->was_sought ? ((position % period) + period) % period : 0;
   int drop = late == 0 ? 0 : (int)(period - late);
   if (drop >= f->nb_samples) drop = 0;  // a rate without a common grid: off by less than a sample
   int64_t first = (int64_t)llround((double)(position + drop) / f->sample_rate * kRate);
@@ -190,13 +191,13 @@ cm_status cm_movie_sound(
   const AVStream *stream = m->format->streams[m->audio];
   double file_start = m->format->start_time == AV_NOPTS_VALUE ? 0 : (double)m->format->start_time / AV_TIME_BASE;
   // Decoders and the resampler need some sound before the first that is wanted.
+  sound s = {.most = max_samples, .wanted = INT64_MAX};
   double begin = from - 1;
   if (begin > 0) {
     int64_t place = (int64_t)((begin + file_start) / av_q2d(stream->time_base));
     // Where that fails the track is decoded from its beginning: slower, not different.
-    (void)avformat_seek_file(m->format, m->audio, INT64_MIN, place, place, 0);
+    s.was_sought = avformat_seek_file(m->format, m->audio, INT64_MIN, place, place, 0) >= 0;
   }
-  sound s = {.most = max_samples, .wanted = INT64_MAX};
   status = decode_all(m, &s, from, to, start);
   if (status == CM_OK) {
     *samples = s.samples;

@@ -117,20 +117,31 @@ public enum FrameSize: Sendable, Equatable {
 
 /// Where a video's frames lie: all times, and the places where decoding can begin.
 struct FrameIndex {
-  /// Presentation times in ticks, ascending after ``finish()``, each once.
+  /// Presentation times in ticks, ascending once finished, each once.
   private(set) var times: [Int64] = []
   /// Frames that need no other.
   private(set) var keys: [(presentation: Int64, decoding: Int64)] = []
 
+  private var hasGuesses = false
+
   mutating func append(_ packets: ArraySlice<cm_movie_packet>) {
     for packet in packets {
       times.append(packet.presentation)
+      if packet.is_guess != 0 { hasGuesses = true }
       if packet.is_key != 0 { keys.append((packet.presentation, packet.decoding)) }
     }
   }
 
-  mutating func finish() {
+  /// Sorts. A file that says only when frames are decoded (AVI) shows each when `delay` more have been decoded, and the
+  /// last ones at even distances: so does the decoder.
+  mutating func finish(delay: Int, frameLength: Int64) {
     times.sort()
+    if hasGuesses, delay > 0, let last = times.last {
+      times.removeFirst(min(delay, times.count))
+      for i in 1...delay { times.append(last + Int64(i) * frameLength) }
+      // Where such a key frame is shown is known roughly only: too late is safe, decoding then begins earlier.
+      for i in keys.indices { keys[i].presentation += Int64(delay + 3) * frameLength }
+    }
     var kept = 0
     for (i, time) in times.enumerated() where i == 0 || time != times[kept - 1] {
       times[kept] = time

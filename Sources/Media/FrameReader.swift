@@ -23,6 +23,7 @@ struct FrameReader {
   /// The last frame that is not after `target`; the first frame for targets before all others. `isEarlier` says which
   /// picture the movie holds it as. Targets ascend.
   mutating func frame(at target: Int64) throws -> (frame: Movie.Frame, isEarlier: Bool)? {
+    if isAtEnd, let current, target >= current.presentation { return (current, false) }
     if !isPlaced || current.map({ target > $0.presentation }) ?? true {
       try approach(target)
     }

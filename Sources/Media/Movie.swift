@@ -65,14 +65,14 @@ final class Movie {
 
   /// Goes back to the beginning by opening the file again.
   func restart() throws {
-    lostBefore += Int(cm_movie_lost(handle))
+    lostBefore = lost
     cm_movie_close(handle)
     handle.ctx = nil
     try open()
   }
 
   /// Packets that could not be decoded so far.
-  var lost: Int { lostBefore + Int(cm_movie_lost(handle)) }
+  var lost: Int { max(lostBefore, Int(cm_movie_lost(handle))) }
 
   /// For `Canceller`.
   var cancelHandle: cm_movie { handle }
@@ -96,6 +96,21 @@ final class Movie {
     return Int64(exactly: ticks.rounded(.up)) ?? .max
   }
 
+  /// How far beyond the duration a frame may be shown, in seconds: MP4 and MKV state when frames are shown, elsewhere the
+  /// duration follows from the times at which they are decoded, which are earlier.
+  var overhang: Double {
+    let container = String(cString: info.container)
+    if container.hasPrefix("mov") || container.hasPrefix("matroska") { return 0.001 }
+    return Double(info.reorder_delay + 2) * (seconds(frameLength) + info.start)
+  }
+
+  /// A frame's mean duration in ticks.
+  var frameLength: Int64 {
+    guard info.rate_numerator > 0, info.rate_denominator > 0 else { return max(1, length(0.04)) }
+    let seconds = Double(info.rate_denominator) / Double(info.rate_numerator)
+    return max(1, ticks(seconds - info.start))
+  }
+
   // MARK: Frames
 
   /// The places of all frames, read without decoding; leaves the movie at its end.
@@ -113,7 +128,7 @@ final class Movie {
         throw MediaError.outOfRange(name, expected: "at most \(limits.maxFrames) frames", found: "more")
       }
     }
-    index.finish()
+    index.finish(delay: Int(info.reorder_delay), frameLength: frameLength)
     return index
   }
 

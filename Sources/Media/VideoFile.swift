@@ -15,8 +15,8 @@ public struct VideoFrame: Sendable, Equatable {
 public struct VideoClip: Sendable, Equatable {
   /// In the order of the choice; ascending in time except for ``FrameChoice/seconds(_:)``.
   public let frames: [VideoFrame]
-  /// Compressed frames that could not be read or decoded among those that were looked at. Frames before and after them
-  /// are as they should be.
+  /// Compressed frames that were missing, incomplete or could not be decoded, among those that were looked at. Frames
+  /// before and after them are as they should be.
   public let lostPackets: Int
 }
 
@@ -186,7 +186,7 @@ public struct VideoFile: Sendable {
   ///   - choice: Which. Times of ``FrameChoice/seconds(_:)`` must ascend here.
   ///   - size: Their size.
   ///   - body: Called for each frame, in order of time.
-  /// - Returns: Compressed frames that could not be read or decoded.
+  /// - Returns: Compressed frames that were missing, incomplete or could not be decoded.
   /// - Throws: as ``frames(_:size:)``, and what `body` throws.
   @discardableResult
   public func forEachFrame(
@@ -224,7 +224,7 @@ public struct VideoFile: Sendable {
       index = found
       targets = places.map { found.times[$0] }
     case .seconds(let times):
-      if let duration, let late = times.last, late > duration + 0.001 {
+      if let duration, let late = times.last, late > duration + movie.overhang {
         throw MediaError.outOfRange(
           movie.name, expected: "times up to the end at \(duration) seconds", found: "\(late)")
       }
@@ -242,16 +242,18 @@ public struct VideoFile: Sendable {
           movie.name, expected: "at least one frame", found: "none that can be decoded")
       }
       let isAgain = given?.presentation == frame.presentation
+      if case .rate = choice {
+        // The last frame is shown until the end of the file, or for a frame's time where that is longer.
+        let isOver =
+          isAgain || target >= frame.presentation + movie.frameLength && movie.seconds(target) >= duration ?? 0
+        if reader.isAtEnd && isOver { break }
+        if isAgain { continue }
+      }
       if !isAgain {
         let (width, height) = size.size(width: frame.width, height: frame.height)
         let image = try movie.picture(width: width, height: height, earlier: isEarlier)
         let seconds = movie.seconds(frame.presentation)
         given = (frame.presentation, VideoFrame(image: image, seconds: seconds, isDamaged: frame.isDamaged))
-      }
-      if case .rate = choice {
-        // The last frame lasts for ever: the end is where nothing new comes.
-        if isAgain && reader.isAtEnd { break }
-        if isAgain { continue }
       }
       if let given { try body(given.frame) }
     }

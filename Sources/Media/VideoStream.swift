@@ -4,7 +4,7 @@ import Synchronization
 
 /// A video that is read once and in order, while it may still be coming: a pipe, a descriptor, or a file that grows.
 ///
-/// Memory does not depend on the length. One task reads; ``cancel()`` may be called by any.
+/// Memory does not depend on the length. One task reads; ``cancellation`` ends it from any other.
 ///
 /// ```swift
 /// let stream = try VideoStream(descriptor: 0, name: "standard input", every: 0.5)

@@ -45,6 +45,7 @@ typedef struct {
   int32_t width, height;          ///< as stored, before turning; 0 without video
   int32_t orientation;            ///< as in EXIF, 1 ... 8; 0 for a turn that is no multiple of 90 degrees
   int32_t time_base_numerator, time_base_denominator;  ///< of the chosen video track
+  int32_t reorder_delay;          ///< pictures that are decoded ahead of those shown before them
   int32_t rate_numerator, rate_denominator;            ///< mean frames a second; 0/0 unknown
   int32_t sample_rate, channels;  ///< of the chosen sound track; 0 without
   double start;                   ///< seconds at which the earliest track begins
@@ -58,9 +59,10 @@ cm_status cm_movie_describe(cm_movie movie, cm_movie_info *info);
 
 /// A compressed picture's place.
 typedef struct {
-  int64_t presentation;  ///< in time base units
-  int64_t decoding;      ///< where to seek for it; equal to `presentation` where a file has no such times
+  int64_t presentation;  ///< in time base units; equal to `decoding` where a file has no such times
+  int64_t decoding;      ///< where to seek for it
   int32_t is_key;
+  int32_t is_guess;      ///< the file does not say when it is shown
 } cm_movie_packet;
 
 /// Lists the next pictures of the video track without decoding, in decoding order; `CM_END` when there are none left.
