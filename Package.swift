@@ -12,10 +12,13 @@ let settings: [SwiftSetting] = [
 
 // libvips' own pkg-config entry names every library it is built of, with flags SwiftPM warns about. On Linux its header
 // lies in the standard place, so that only GLib's is searched for.
+// FFmpeg's headers lie in the standard place too.
 #if os(macOS)
   let vipsPackage = "vips"
+  let ffmpegPackage: String? = "libavformat"
 #else
   let vipsPackage = "gobject-2.0"
+  let ffmpegPackage: String? = nil
 #endif
 
 func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -41,7 +44,7 @@ let package = Package(
     .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.5.0"),
   ],
   targets: [
-    // C interfaces: the only places that see LibTorch and libvips.
+    // C interfaces: the only places that see LibTorch, libvips and FFmpeg.
     .target(
       name: "CTorch",
       cxxSettings: [
@@ -52,7 +55,15 @@ let package = Package(
         .linkedLibrary("torch"), .linkedLibrary("torch_cpu"), .linkedLibrary("c10"),
       ]),
     .systemLibrary(name: "CVips", pkgConfig: vipsPackage, providers: [.apt(["libvips-dev"]), .brew(["vips"])]),
-    .target(name: "CMedia", dependencies: ["CVips"], linkerSettings: [.linkedLibrary("vips")]),
+    .systemLibrary(
+      name: "CFFmpeg", pkgConfig: ffmpegPackage,
+      providers: [
+        .apt(["libavformat-dev", "libavcodec-dev", "libavutil-dev", "libswscale-dev", "libswresample-dev"]),
+        .brew(["ffmpeg"]),
+      ]),
+    .target(
+      name: "CMedia", dependencies: ["CVips", "CFFmpeg"],
+      linkerSettings: ["vips", "avformat", "avcodec", "avutil", "swscale", "swresample"].map { .linkedLibrary($0) }),
 
     // Tensors, layers, files.
     library("Torch", ["CTorch"]),

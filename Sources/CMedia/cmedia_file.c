@@ -4,17 +4,16 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "cmedia_message.h"
+#include "cmedia_file.h"
 
-static cm_status status_of(int error) {
+cm_status cm_file_status(int error) {
   if (error == ENOENT || error == ENOTDIR) return cm_fail(CM_NO_SUCH_FILE, "%s", strerror(error));
   return cm_fail(CM_UNREADABLE, "%s", strerror(error));
 }
 
-static cm_status check_kind(const struct stat *found) {
+cm_status cm_file_check_kind(const struct stat *found) {
   if (S_ISREG(found->st_mode)) return CM_OK;
   if (S_ISDIR(found->st_mode)) return cm_fail(CM_IS_DIRECTORY, "a folder");
   const char *kind = S_ISFIFO(found->st_mode)   ? "a named pipe"
@@ -25,28 +24,30 @@ static cm_status check_kind(const struct stat *found) {
   return cm_fail(CM_NOT_REGULAR, "%s", kind);
 }
 
-cm_status cm_file_read(const char *path, size_t limit, uint8_t **bytes, size_t *count) {
+static cm_status read_file(
+  const char *path, size_t limit, int only_start, uint8_t **bytes, size_t *count) {
   *bytes = NULL;
   *count = 0;
   struct stat found;
   // Looked at before it is opened, since opening some devices already does something ...
-  if (stat(path, &found) != 0) return status_of(errno);
-  cm_status status = check_kind(&found);
+  if (stat(path, &found) != 0) return cm_file_status(errno);
+  cm_status status = cm_file_check_kind(&found);
   if (status != CM_OK) return status;
   int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (file < 0) return status_of(errno);
+  if (file < 0) return cm_file_status(errno);
   // ... and again once it is open, since the path may have been given another file in between.
   if (fstat(file, &found) != 0) {
-    status = status_of(errno);
+    status = cm_file_status(errno);
     close(file);
     return status;
   }
-  status = check_kind(&found);
+  status = cm_file_check_kind(&found);
   if (status != CM_OK) {
     close(file);
     return status;
   }
   size_t size = found.st_size < 0 ? 0 : (size_t)found.st_size;
+  if (size > limit && only_start) size = limit;
   if (size > limit) {
     close(file);
     *count = size;
@@ -62,7 +63,7 @@ cm_status cm_file_read(const char *path, size_t limit, uint8_t **bytes, size_t *
     ssize_t got = read(file, memory + done, size - done);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      status = status_of(errno);
+      status = cm_file_status(errno);
       free(memory);
       close(file);
       return status;
@@ -74,6 +75,14 @@ cm_status cm_file_read(const char *path, size_t limit, uint8_t **bytes, size_t *
   *bytes = memory;
   *count = done;
   return CM_OK;
+}
+
+cm_status cm_file_read(const char *path, size_t limit, uint8_t **bytes, size_t *count) {
+  return read_file(path, limit, 0, bytes, count);
+}
+
+cm_status cm_file_read_start(const char *path, size_t most, uint8_t **bytes, size_t *count) {
+  return read_file(path, most, 1, bytes, count);
 }
 
 void cm_free(uint8_t *bytes) { free(bytes); }

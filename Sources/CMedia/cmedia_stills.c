@@ -5,9 +5,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <vips/vips.h>
 
-#include "cmedia_message.h"
+#include "cmedia_orientation.h"
+#include "cmedia_stills.h"
 
 // MARK: Setting up
 
@@ -43,7 +43,7 @@ static void set_up(void) {
   usable = 1;
 }
 
-static cm_status ready(void) {
+cm_status cm_vips_ready(void) {
   pthread_once(&once, set_up);
   if (usable) return CM_OK;
   return cm_fail(CM_NO_MEMORY, "libvips could not be initialised: %s", vips_error_buffer());
@@ -61,7 +61,7 @@ static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
 static int gate_running = 0, gate_waiting = 0, gate_alone = 0;
 
-static void enter(int alone) {
+void cm_vips_enter(int alone) {
   pthread_mutex_lock(&gate);
   if (alone) {
     gate_waiting++;
@@ -75,7 +75,7 @@ static void enter(int alone) {
   pthread_mutex_unlock(&gate);
 }
 
-static void leave(int alone) {
+void cm_vips_leave(int alone) {
   pthread_mutex_lock(&gate);
   if (alone) {
     gate_alone = 0;
@@ -87,7 +87,7 @@ static void leave(int alone) {
 }
 
 /// The first line of libvips' error text, which is emptied.
-static cm_status quote(void) {
+cm_status cm_vips_quote(void) {
   char *text = vips_error_buffer_copy();
   char *end = strchr(text, '\n');
   if (end != NULL) *end = 0;
@@ -97,17 +97,6 @@ static cm_status quote(void) {
 }
 
 // MARK: Decoding
-
-typedef enum { PLAIN, CMYK } meaning;
-
-/// 8-bit pixels as the file orders them; turned, flattened and converted when they are copied out.
-typedef struct {
-  uint8_t *pixels;
-  int64_t width, height;
-  int bands;  ///< 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha or CMYK, 5 CMYK and alpha
-  int orientation;
-  meaning meaning;
-} picture;
 
 static VipsImage *open_header(cm_still_format format, const uint8_t *bytes, size_t count) {
   VipsImage *image = NULL;
@@ -212,7 +201,7 @@ static int profile_changes_nothing(VipsImage *image, int colours) {
 }
 
 /// Colour bands (no alpha) to 8-bit grey, RGB or, without a profile, CMYK.
-static int colours_to_levels(VipsImage **image, meaning *meaning) {
+static int colours_to_levels(VipsImage **image, cm_meaning *meaning) {
   VipsImage *made = NULL;
   VipsInterpretation space = vips_image_get_interpretation(*image);
   int bands = (*image)->Bands;
@@ -280,7 +269,7 @@ static int colours_to_levels(VipsImage **image, meaning *meaning) {
 }
 
 /// Fills `result` from a decoded header. 0, or -1 with libvips' error text set.
-static int decode(VipsImage *header, picture *result) {
+int cm_vips_decode(VipsImage *header, cm_picture *result) {
   VipsInterpretation space = vips_image_get_interpretation(header);
   int bands = header->Bands;
   int colours;
@@ -336,7 +325,7 @@ static int decode(VipsImage *header, picture *result) {
 }
 
 static cm_status attempt(
-  cm_still_format format, const uint8_t *bytes, size_t count, int64_t max_pixels, picture *result, int64_t *width,
+  cm_still_format format, const uint8_t *bytes, size_t count, int64_t max_pixels, cm_picture *result, int64_t *width,
   int64_t *height) {
   VipsImage *header = open_header(format, bytes, count);
   if (header == NULL) return CM_BAD_DATA;
@@ -347,7 +336,7 @@ static cm_status attempt(
   cm_status status = CM_OK;
   if ((int64_t)header->Xsize * header->Ysize > max_pixels) {
     status = CM_TOO_LARGE;
-  } else if (decode(header, result) != 0) {
+  } else if (cm_vips_decode(header, result) != 0) {
     status = CM_BAD_DATA;
   }
   g_object_unref(header);
@@ -359,21 +348,21 @@ cm_status cm_still_decode(
   int64_t *height) {
   still->ctx = NULL;
   *width = *height = 0;
-  cm_status status = ready();
+  cm_status status = cm_vips_ready();
   if (status != CM_OK) return status;
-  picture *result = calloc(1, sizeof *result);
+  cm_picture *result = calloc(1, sizeof *result);
   if (result == NULL) return cm_fail(CM_NO_MEMORY, "no memory for a picture");
-  enter(0);
+  cm_vips_enter(0);
   status = attempt(format, bytes, count, max_pixels, result, width, height);
-  leave(0);
+  cm_vips_leave(0);
   if (status == CM_BAD_DATA) {
     g_free(result->pixels);
     memset(result, 0, sizeof *result);
-    enter(1);
+    cm_vips_enter(1);
     vips_error_clear();
     status = attempt(format, bytes, count, max_pixels, result, width, height);
-    if (status == CM_BAD_DATA) quote();
-    leave(1);
+    if (status == CM_BAD_DATA) cm_vips_quote();
+    cm_vips_leave(1);
   }
   vips_thread_shutdown();
   if (status == CM_TOO_LARGE) cm_fail(status, "%lld x %lld pixels", (long long)*width, (long long)*height);
@@ -387,7 +376,7 @@ cm_status cm_still_decode(
 }
 
 void cm_still_free(cm_still still) {
-  picture *p = still.ctx;
+  cm_picture *p = still.ctx;
   if (p == NULL) return;
   g_free(p->pixels);
   free(p);
@@ -406,7 +395,7 @@ static inline uint8_t over_white(int a, int alpha) {
   return (uint8_t)((a * alpha + 255 * (255 - alpha) + 127) / 255);
 }
 
-static inline void convert(const picture *p, const uint8_t *from, uint8_t *to) {
+static inline void convert(const cm_picture *p, const uint8_t *from, uint8_t *to) {
   int alpha = 255;
   if (p->meaning == CMYK) {
     // Without a profile: each ink takes its share of the light that black leaves.
@@ -426,7 +415,7 @@ static inline void convert(const picture *p, const uint8_t *from, uint8_t *to) {
 }
 
 cm_status cm_still_copy(cm_still still, uint8_t *rgb, size_t count) {
-  const picture *p = still.ctx;
+  const cm_picture *p = still.ctx;
   if (p == NULL) return cm_fail(CM_BAD_ARGUMENT, "no picture");
   int64_t w = p->width, h = p->height, bands = p->bands;
   if ((int64_t)count != w * h * 3) {
@@ -436,22 +425,12 @@ cm_status cm_still_copy(cm_still still, uint8_t *rgb, size_t count) {
     memcpy(rgb, p->pixels, count);
     return CM_OK;
   }
-  // The stored pixel that lands at (0, 0), and the steps to take in it for one pixel to the right and one down.
-  int64_t start = 0, right = 1, below = w, width = w, height = h;
-  switch (p->orientation) {
-    case 2: start = w - 1, right = -1; break;                         // mirrored left to right
-    case 3: start = w * h - 1, right = -1, below = -w; break;         // upside down
-    case 4: start = w * (h - 1), below = -w; break;                   // mirrored top to bottom
-    case 5: right = w, below = 1; break;                              // mirrored on the main diagonal
-    case 6: start = w * (h - 1), right = -w, below = 1; break;        // to be turned clockwise
-    case 7: start = w * h - 1, right = -w, below = -1; break;         // mirrored on the other diagonal
-    case 8: start = w - 1, right = w, below = -1; break;              // to be turned anticlockwise
-    default: break;
-  }
+  int64_t width = w, height = h;
+  cm_steps steps = cm_orientation_steps(p->orientation, w, h, bands, w * bands);
   if (p->orientation >= 5 && p->orientation <= 8) width = h, height = w;
   for (int64_t y = 0; y < height; y++) {
-    int64_t from = start + y * below;
-    for (int64_t x = 0; x < width; x++, from += right, rgb += 3) convert(p, p->pixels + from * bands, rgb);
+    const uint8_t *from = p->pixels + steps.start + y * steps.below;
+    for (int64_t x = 0; x < width; x++, from += steps.right, rgb += 3) convert(p, from, rgb);
   }
   return CM_OK;
 }
@@ -463,7 +442,7 @@ cm_status cm_still_encode(
   size_t *count) {
   *bytes = NULL;
   *count = 0;
-  cm_status status = ready();
+  cm_status status = cm_vips_ready();
   if (status != CM_OK) return status;
   int64_t limit = format == CM_STILL_JPEG ? 65500 : VIPS_MAX_COORD;
   if (width < 1 || height < 1 || width > limit || height > limit) {
@@ -477,7 +456,7 @@ cm_status cm_still_encode(
   if (quality < 1 || quality > 100) return cm_fail(CM_BAD_ARGUMENT, "quality %d, expected 1 to 100", quality);
   void *encoded = NULL;
   size_t size = 0;
-  enter(0);
+  cm_vips_enter(0);
   VipsImage *raw = vips_image_new_from_memory(
     rgb, (size_t)(width * height * 3), (int)width, (int)height, 3, VIPS_FORMAT_UCHAR);
   VipsImage *image = NULL;
@@ -502,7 +481,7 @@ cm_status cm_still_encode(
     }
   }
   g_free(encoded);
-  leave(0);
+  cm_vips_leave(0);
   vips_thread_shutdown();
   return status;
 }

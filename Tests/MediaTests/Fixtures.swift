@@ -70,3 +70,95 @@ func difference(_ a: [UInt8], _ b: [UInt8]) -> (most: Int, mean: Double) {
   }
   return (most, Double(sum) / Double(max(a.count, 1)))
 }
+
+/// What `Tests/Fixtures/media/make_video.py` wrote.
+enum VideoFixtures {
+  struct Clip: Decodable, Sendable, CustomTestStringConvertible {
+    let file: String
+    let width: Int
+    let height: Int
+    let rotation: Int
+    let container: String
+    let codec: String
+    let duration: Double
+    let rate: Double
+    let videos: Int
+    let sounds: Int
+    let times: [Double]
+    let crc: [UInt32]
+    let strip: String
+    let shown: [Int]
+    var testDescription: String { file }
+    var isAnimation: Bool { container == "gif" || container == "webp" }
+  }
+
+  struct Bad: Decodable, Sendable, CustomTestStringConvertible {
+    let file: String
+    let error: String
+    var testDescription: String { file }
+  }
+
+  struct Sound: Decodable, Sendable, CustomTestStringConvertible {
+    let file: String
+    let count: Int
+    let start: Double
+    var testDescription: String { file }
+  }
+
+  struct Manifest: Decodable, Sendable {
+    let clips: [Clip]
+    let bad: [Bad]
+    let sounds: [Sound]
+  }
+
+  static let manifest: Manifest = {
+    do {
+      return try JSONDecoder().decode(
+        Manifest.self, from: Data(contentsOf: Fixtures.folder.appending(path: "video.json")))
+    } catch {
+      fatalError("video.json: \(error)")
+    }
+  }()
+
+  static func file(_ name: String) -> URL { Fixtures.folder.appending(path: "video/\(name)") }
+
+  static func clip(_ name: String) -> Clip {
+    guard let clip = manifest.clips.first(where: { $0.file == name }) else { fatalError("no clip \(name)") }
+    return clip
+  }
+
+  /// The float tensor `name` of a safetensors file: 8 bytes of length, a JSON header, values.
+  static func floats(_ file: String, _ name: String) throws -> (shape: [Int], values: [Float]) {
+    struct Entry: Decodable {
+      let shape: [Int]
+      let offsets: [Int]
+      enum CodingKeys: String, CodingKey {
+        case shape
+        case offsets = "data_offsets"
+      }
+    }
+    let data = try Data(contentsOf: self.file(file))
+    let length = data.prefix(8).enumerated().reduce(0) { $0 + Int($1.element) << (8 * $1.offset) }
+    let header = try JSONDecoder().decode([String: Entry].self, from: data[8..<8 + length])
+    guard let entry = header[name] else { fatalError("no tensor \(name) in \(file)") }
+    let values = data[8 + length + entry.offsets[0]..<8 + length + entry.offsets[1]].withUnsafeBytes { bytes in
+      (0..<bytes.count / 4).map { bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
+    }
+    return (entry.shape, values)
+  }
+}
+
+/// The CRC-32 that zlib computes.
+func crc32(_ bytes: [UInt8]) -> UInt32 {
+  bytes.withUnsafeBufferPointer { bytes in
+    crcTable.withUnsafeBufferPointer { table in
+      var crc: UInt32 = 0xFFFF_FFFF
+      for byte in bytes { crc = table[Int((crc ^ UInt32(byte)) & 255)] ^ (crc >> 8) }
+      return ~crc
+    }
+  }
+}
+
+private let crcTable: [UInt32] = (0..<256).map { value in
+  (0..<8).reduce(UInt32(value)) { crc, _ in crc & 1 == 1 ? 0xEDB8_8320 ^ (crc >> 1) : crc >> 1 }
+}

@@ -61,7 +61,7 @@ import TorchNN
       let clip = try TimedFeatures(features.narrow(0, 1, 1), seconds: expected["in.seconds"].narrow(0, 1, 1))
       let window = SlidingWindow(length: 6, stride: 4, positions: positions)
       let whole = try model.readWindows(frames: model.readFrames(clip), window: window).hidden
-      var stream = try VideoStream(model, window: window)
+      var stream = try WindowStream(model, window: window)
       #expect(try stream.hidden == nil && stream.tokens == nil)
       for number in 0..<40 {
         let made = try stream.append(frame(1, number), seconds: seconds[1][number])
@@ -80,7 +80,7 @@ import TorchNN
 
   @Test func aWindowThatMovesByOneFramePaysForOneFrame() throws {
     let model = try model()
-    var stream = try VideoStream(model, window: SlidingWindow(length: 4, stride: 1), history: 1)
+    var stream = try WindowStream(model, window: SlidingWindow(length: 4, stride: 1), history: 1)
     for number in 0..<20 {
       let given = frame(0, number).cloned()
       let made = try stream.append(given, seconds: seconds[0][number])
@@ -99,11 +99,11 @@ import TorchNN
     let model = try model()
     let window = SlidingWindow(length: 3, stride: 2)
     func alone(_ clip: Int, _ frames: Range<Int>) throws -> Tensor {
-      var stream = try VideoStream(model, window: window)
+      var stream = try WindowStream(model, window: window)
       for number in frames { try stream.append(frame(clip, number), seconds: seconds[clip][number]) }
       return try #require(try stream.hidden)
     }
-    var (one, other) = (try VideoStream(model, window: window), try VideoStream(model, window: window))
+    var (one, other) = (try WindowStream(model, window: window), try WindowStream(model, window: window))
     for number in 0..<7 {
       try one.append(frame(0, number), seconds: seconds[0][number])
       try other.append(frame(1, number), seconds: seconds[1][number])
@@ -121,14 +121,14 @@ import TorchNN
     one.reset()
     #expect(try one.frameCount == 0 && one.hidden == nil)
     for number in 2..<6 { try one.append(frame(1, number), seconds: seconds[1][number] - seconds[1][2]) }
-    var new = try VideoStream(model, window: window)
+    var new = try WindowStream(model, window: window)
     for number in 2..<6 { try new.append(frame(1, number), seconds: seconds[1][number] - seconds[1][2]) }
     #expect(relativeError(try #require(try one.hidden), try #require(try new.hidden)) == 0)
   }
 
   @Test func whatAStreamCannotTakeLeavesItAsItWas() throws {
     let model = try model(encoding: .learned, interpolation: .linear)
-    var stream = try VideoStream(model, window: SlidingWindow(length: 4, stride: 4))
+    var stream = try WindowStream(model, window: SlidingWindow(length: 4, stride: 4))
     for number in 0..<12 { try stream.append(frame(0, number), seconds: seconds[0][number]) }
     let before = try #require(try stream.hidden)
     // The table has 12 rows, and a stream has no end to stretch them over.
@@ -140,19 +140,19 @@ import TorchNN
     #expect(stream.frameCount == 12)
     #expect(relativeError(try #require(try stream.hidden), before) == 0)
     // Counted within each window it goes on for ever.
-    var endless = try VideoStream(
+    var endless = try WindowStream(
       model, window: SlidingWindow(length: 4, stride: 4, positions: .withinWindow), history: 2)
     for number in 0..<40 { try endless.append(frame(0, number), seconds: seconds[0][number]) }
     #expect(endless.windows.map(\.frames) == [32..<36, 36..<40] && endless.cachedFrames == 0)
     for window in [
       SlidingWindow(length: 0, stride: 1), SlidingWindow(length: 3, stride: 4), SlidingWindow(length: 3, stride: 0),
     ] {
-      #expect(throws: QFormerError.self) { try VideoStream(model, window: window) }
+      #expect(throws: QFormerError.self) { try WindowStream(model, window: window) }
     }
     #expect(throws: QFormerError.self) {
-      try VideoStream(self.model(site: .beforeFrameQFormer), window: SlidingWindow(positions: .withinWindow))
+      try WindowStream(self.model(site: .beforeFrameQFormer), window: SlidingWindow(positions: .withinWindow))
     }
-    #expect(throws: QFormerError.self) { try VideoStream(model, history: -1) }
+    #expect(throws: QFormerError.self) { try WindowStream(model, history: -1) }
   }
 
   // MARK: Memory
@@ -231,7 +231,7 @@ import TorchNN
     var adapter = ImageLanguageConfiguration()
     adapter.qformer = cascade.frame
     let model = try CascadedVideoQFormer(cascade, ParameterScope(FreshParameters(seed: 1)))
-    var stream = try VideoStream(model, window: SlidingWindow(length: 8, stride: 4), history: 2)
+    var stream = try WindowStream(model, window: SlidingWindow(length: 8, stride: 4), history: 2)
     var memory = try MemoryStream(
       ImageLanguageQFormer(adapter, ParameterScope(FreshParameters(seed: 1))), capacity: 2)
     let generator = Generator(seed: 3)

@@ -183,7 +183,7 @@ import TorchNN
     #expect(throws: QFormerError.self) { try model.readFrames(clip, text: (ids.narrow(1, 0, 2), mask)) }
     #expect(throws: QFormerError.self) { try Cascades.model().model.readFrames(clip, text: (ids, mask)) }
     // And in a stream.
-    var stream = try VideoStream(model, window: SlidingWindow(length: 3, stride: 3))
+    var stream = try WindowStream(model, window: SlidingWindow(length: 3, stride: 3))
     for frame in 0..<3 {
       try stream.append(
         features.select(0, 0).select(0, frame), seconds: Double(frame),

@@ -22,6 +22,10 @@ typedef enum {
   CM_BAD_DATA,       ///< the bytes are not what they claim to be; the message says what was found
   CM_BAD_ARGUMENT,   ///< sizes out of range
   CM_NO_MEMORY,      ///< the system had no memory for it
+  CM_END,            ///< there is no further picture
+  CM_NO_TRACK,       ///< no video or no sound in it
+  CM_TIMED_OUT,      ///< longer than the time given without anything done
+  CM_CANCELLED,      ///< `cm_movie_cancel` was called
 } cm_status;
 
 /// One line about the last failure on this thread; never NULL.
@@ -35,6 +39,9 @@ const char *cm_stills_version(void);
 /// Reads a regular file of at most `limit` bytes into memory (`cm_free`). Never waits on a pipe or a device.
 /// With `CM_TOO_LARGE`, `*count` is the file's size and nothing was read.
 cm_status cm_file_read(const char *path, size_t limit, uint8_t **bytes, size_t *count);
+
+/// Reads at most the first `most` bytes of a regular file (`cm_free`).
+cm_status cm_file_read_start(const char *path, size_t most, uint8_t **bytes, size_t *count);
 
 /// Gives back what `cm_file_read` or `cm_still_encode` handed out. NULL is fine.
 void cm_free(uint8_t *bytes);

@@ -80,14 +80,14 @@ extension CascadedVideoQFormer {
 /// once and is kept for as long as a window needs it: a window that moves by one frame pays for one frame.
 ///
 /// ```swift
-/// var stream = try VideoStream(model, window: SlidingWindow(length: 8, stride: 1), history: 1)
+/// var stream = try WindowStream(model, window: SlidingWindow(length: 8, stride: 1), history: 1)
 /// for (frame, time) in camera {
 ///   if let window = try stream.append(frame, seconds: time) { … window.hidden … }   // [1, M′, D]
 /// }
 /// ```
 ///
 /// A value: a copy goes its own way, and two streams over one model never mix.
-public struct VideoStream: Sendable {
+public struct WindowStream: Sendable {
   /// What the model says of the frames of one window.
   public struct Window: Sendable {
     /// The numbers of its frames, counted from the start of the stream.
