@@ -25,7 +25,7 @@ private func residentMemory() throws -> Int {
   }
 
   @Test func failures() throws {
-    let x = Tensor.ones([64, 256])
+    let x = Tensor.ones([256, 256])  // 262 kB
     let before = try residentMemory()
     for _ in 0..<5_000 {
       #expect(throws: TorchError.self) {
@@ -39,7 +39,7 @@ private func residentMemory() throws -> Int {
   }
 
   @Test func gradients() throws {
-    let w = Tensor.ones([256, 256])  // 262 kB
+    let w = Tensor.ones([512, 512])  // 1 MB
     w.requiresGrad = true
     let before = try residentMemory()
     for _ in 0..<2_000 {
