@@ -53,10 +53,17 @@ cm_status cm_source_open(cm_source *source, const char *path, double follow) {
   return CM_OK;
 }
 
+/// Whether reading must stop; remembers that it did.
+static int must_stop(movie *m) {
+  if (!cm_interrupted(m)) return 0;
+  m->has_stalled = 1;
+  return 1;
+}
+
 /// Waits until a pipe has bytes or has ended; 0, or an error of FFmpeg's.
 static int wait_for_pipe(movie *m) {
   for (;;) {
-    if (cm_interrupted(m)) return AVERROR_EXIT;
+    if (must_stop(m)) return AVERROR_EXIT;
     struct pollfd look = {.fd = m->source.descriptor, .events = POLLIN};
     int ready = poll(&look, 1, 50);
     if (ready > 0) return 0;
@@ -78,7 +85,7 @@ static int read_bytes(void *opaque, uint8_t *buffer, int room) {
   }
   double since = cm_now();
   for (;;) {
-    if (cm_interrupted(m)) return AVERROR_EXIT;
+    if (must_stop(m)) return AVERROR_EXIT;
     if (s->waits && !s->grows) {
       int status = wait_for_pipe(m);
       if (status != 0) return status;

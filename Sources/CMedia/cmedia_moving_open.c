@@ -39,9 +39,9 @@ int cm_decoder_is_allowed(const AVCodec *codec) {
 
 static _Thread_local char complaint[256];
 
-/// Keeps the last complaint of this thread in place of printing it.
+/// Keeps the first complaint of this thread in place of printing it: those that follow come of it.
 static void keep_log(void *context, int level, const char *format, va_list arguments) {
-  if (level > AV_LOG_ERROR) return;
+  if (level > AV_LOG_ERROR || complaint[0] != 0) return;
   int prefix = 1;
   av_log_format_line2(context, level, format, arguments, complaint, sizeof complaint, &prefix);
   // "[mov,mp4 @ 0x5581…] moov atom not found": without the address.
@@ -56,6 +56,7 @@ void cm_begin(movie *m) {
 
 cm_status cm_ffmpeg_fail(movie *m, int error, const char *doing) {
   if (atomic_load(&m->cancelled)) return cm_fail(CM_CANCELLED, "cancelled while %s", doing);
+  if (m->has_stalled) return cm_fail(CM_TIMED_OUT, "nothing came for %g s", m->limits.seconds);
   if (cm_now() > m->deadline) return cm_fail(CM_TIMED_OUT, "%s took more than %g s", doing, m->limits.seconds);
   if (strncmp(complaint, "Number of streams exceeds", 25) == 0) {
     return cm_fail(CM_BAD_DATA, "%s: more than %d tracks", doing, m->limits.max_streams);

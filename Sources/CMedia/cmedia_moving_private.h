@@ -38,6 +38,7 @@ typedef struct {
   int has_ended;         ///< packets that the index promises beyond the file's end were counted
   int64_t last;          ///< presentation of the last frame
   double deadline;       ///< on the monotonic clock
+  int has_stalled;       ///< bytes did not come in time: FFmpeg takes that for the end, and must not
   atomic_int cancelled;
 } movie;
 

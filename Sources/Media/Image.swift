@@ -66,14 +66,7 @@ public struct Image: Sendable, Equatable {
     var count = 0
     let status = cm_file_read(name, max(limits.maxFileBytes, 0), &bytes, &count)
     defer { cm_free(bytes) }
-    switch status {
-    case CM_OK: break
-    case CM_NO_SUCH_FILE: throw MediaError.noSuchFile(name)
-    case CM_IS_DIRECTORY, CM_NOT_REGULAR: throw MediaError.notAFile(name, found: lastMessage())
-    case CM_TOO_LARGE: throw MediaError.fileTooLarge(name, bytes: count, limit: limits.maxFileBytes)
-    case CM_NO_MEMORY: throw MediaError.outOfMemory(name, reason: lastMessage())
-    default: throw MediaError.unreadable(name, reason: lastMessage())
-    }
+    try checkRead(status, name, count: count, limit: limits.maxFileBytes)
     self = try Image.decode(UnsafeRawBufferPointer(start: bytes, count: count), name: name, limits: limits)
   }
 

@@ -62,7 +62,7 @@ import Testing
     let video = try VideoFile(contentsOf: VideoFixtures.file("cut_fast.mp4"))
     let found = try video.frames(.rate(25))
     #expect(found.frames.count > 10 && found.frames.count < 45)
-    #expect(found.lostPackets > 0)
+    #expect(found.frames.count + found.lostPackets >= 45)  // of 50 that the index promises
     for (frame, crc) in zip(found.frames, clip.crc).prefix(found.frames.count - 4) {
       #expect(crc32(frame.image.pixels) == crc)
     }

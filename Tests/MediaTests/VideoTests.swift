@@ -91,7 +91,7 @@ import Testing
       for k in 0... {
         let time = Double(k) / rate
         let last = clip.times[clip.times.count - 1]
-        guard time < max(clip.duration, last + 1 / clip.rate) - 1e-6 else { break }
+        guard time < max(clip.duration, clip.isAnimation ? 0 : last + 1 / clip.rate) - 1e-6 else { break }
         let shown = max(0, (clip.times.firstIndex { $0 > time + 1e-6 } ?? clip.times.count) - 1)
         if expected.last != shown { expected.append(shown) }
       }
