@@ -130,7 +130,7 @@ struct TrainingRunTests {
   func stage1Learns() throws {
     try withTemporaryFolder { folder in
       var place = try Place(folder)
-      place.recipe.epochs = 30
+      place.recipe.epochs = 60
       place.recipe.patchPart = 1
       place.recipe.validateEvery = 0
       place.recipe.checkpointEvery = 1000
