@@ -186,7 +186,8 @@ struct SmallOPT {
 
 /// Compares logits of targets, their loss and the gradient of the embeddings with a fixture.
 func expectTargets(
-  _ logits: Tensor, _ embeds: Tensor, _ fixture: Fixture, _ key: String, limit: Double = 1e-5, gradientLimit: Double = 1e-5,
+  _ logits: Tensor, _ embeds: Tensor, _ fixture: Fixture, _ key: String, limit: Double = 1e-5,
+  gradientLimit: Double = 1e-5,
   sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
   let targets = fixture["targets"]
