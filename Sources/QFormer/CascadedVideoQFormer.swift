@@ -220,7 +220,9 @@ public struct CascadedVideoQFormer: VideoQFormer {
 
   /// What the video's queries look at, for objectives.
   ///
-  /// - Parameter clip: Encoder features `[B, T, N, Dv]`.
+  /// - Parameters:
+  ///   - clip: Encoder features `[B, T, N, Dv]`.
+  ///   - isTraining: Whether dropout is on.
   /// - Throws: ``QFormerError``.
   public func keyValues(_ clip: TimedFeatures, isTraining: Bool = false) throws -> ImageKeyValues {
     try frameKeyValues(embedTime(readFrames(clip, isTraining: isTraining)))

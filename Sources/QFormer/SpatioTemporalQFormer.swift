@@ -354,7 +354,9 @@ public struct SpatioTemporalQFormer: VideoQFormer {
 
   /// What the queries look at, for objectives.
   ///
-  /// - Parameter clip: Encoder features `[B, T, N, Dv]`.
+  /// - Parameters:
+  ///   - clip: Encoder features `[B, T, N, Dv]`.
+  ///   - isTraining: Whether dropout is on.
   /// - Throws: ``QFormerError``.
   public func keyValues(_ clip: TimedFeatures, isTraining: Bool = false) throws -> ImageKeyValues {
     try keyValues(pool(clip))

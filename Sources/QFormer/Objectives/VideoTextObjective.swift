@@ -8,7 +8,9 @@ public protocol VideoQFormer: Sendable {
   var heads: ObjectiveHeads? { get }
   /// What the video's queries look at.
   ///
-  /// - Parameter clip: Encoder features `[B, T, N, Dv]`.
+  /// - Parameters:
+  ///   - clip: Encoder features `[B, T, N, Dv]`.
+  ///   - isTraining: Whether dropout is on.
   /// - Throws: ``QFormerError``.
   func keyValues(_ clip: TimedFeatures, isTraining: Bool) throws -> ImageKeyValues
 }
