@@ -100,7 +100,7 @@ cm_status cm_movie_scan(cm_movie handle, cm_movie_packet *packets, size_t room, 
     if (p->stream_index == m->video && presentation != AV_NOPTS_VALUE && !(p->flags & AV_PKT_FLAG_DISCARD)) {
       packets[(*count)++] = (cm_movie_packet){
         .presentation = presentation,
-        .decoding = first_known(p->dts, p->pts),
+        .decoding = m->seeks_by_presentation ? presentation : first_known(p->dts, p->pts),
         .is_key = (p->flags & AV_PKT_FLAG_KEY) != 0,
         .is_guess = p->pts == AV_NOPTS_VALUE,
       };

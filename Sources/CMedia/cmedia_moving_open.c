@@ -192,6 +192,7 @@ static cm_status probe(movie *m) {
   if (status == CM_OK) status = find_out(m);
   if (status == CM_OK) status = check_sizes(m);
   if (status == CM_OK) choose_tracks(m);
+  m->seeks_by_presentation = strncmp(m->format->iformat->name, "matroska", 8) == 0;
   return status;
 }
 

@@ -33,6 +33,7 @@ typedef struct {
   struct SwsContext *scaler;
   int orientation;
   int draining;
+  int seeks_by_presentation;  ///< what the container's index holds; most hold times of decoding
   int64_t lost;
   int64_t latest;        ///< the latest time of any packet that was read
   int has_ended;         ///< packets that the index promises beyond the file's end were counted

@@ -17,7 +17,7 @@ struct FrameReader {
     isPlaced = index == nil  // listing leaves the movie at its end
   }
 
-  /// A container without an index is believed to have a key frame within so many seconds.
+  /// A container whose index is read late (MKV) or that has none is believed to have a key frame within so many seconds.
   private static let likelyDistance = 5.0
 
   /// The last frame that is not after `target`; the first frame for targets before all others. `isEarlier` says which
@@ -50,8 +50,8 @@ struct FrameReader {
     if let index {
       if let key = index.key(before: target), here.map({ key.presentation > $0 }) ?? true { place = key.decoding }
       if !isPlaced, place == nil, here == nil { return try begin() }
-    } else if let key = movie.keyBefore(target) {
-      if key > (here ?? movie.ticks(0)) { place = key }
+    } else if movie.knowsAllKeys {
+      if let key = movie.keyBefore(target), key > (here ?? movie.ticks(0)) { place = key }
     } else {
       let distance = target.subtractingReportingOverflow(here ?? movie.ticks(0)).partialValue
       if distance > movie.length(FrameReader.likelyDistance) { place = target }

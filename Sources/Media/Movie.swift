@@ -132,6 +132,12 @@ final class Movie {
     return index
   }
 
+  /// Whether the index was read as a whole with the headers: then no place ``keyBefore(_:)`` could give is missing.
+  var knowsAllKeys: Bool {
+    let container = String(cString: info.container)
+    return container.hasPrefix("mov") || container == "avi"
+  }
+
   func keyBefore(_ decoding: Int64) -> Int64? {
     let place = cm_movie_key_before(handle, decoding)
     return place == .min ? nil : place

@@ -19,6 +19,7 @@ public final class VideoStream {
   private let interval: Double?
   private var due = -Double.infinity
   private let canceller: Canceller
+  private var hasFrames = false
 
   /// Reads a descriptor from where it stands; it stays the caller's, who closes it after this object is gone.
   ///
@@ -83,6 +84,7 @@ public final class VideoStream {
   ///   or is no longer a video.
   public func next() throws -> VideoFrame? {
     while let frame = try movie.next() {
+      hasFrames = true
       let seconds = movie.seconds(frame.presentation)
       if let interval {
         guard seconds >= due - 1e-6 else { continue }
@@ -93,6 +95,11 @@ public final class VideoStream {
       let (width, height) = size.size(width: frame.width, height: frame.height)
       let image = try movie.picture(width: width, height: height, earlier: false)
       return VideoFrame(image: image, seconds: seconds, isDamaged: frame.isDamaged)
+    }
+    guard hasFrames else {
+      throw MediaError.unsupportedOrCorrupt(
+        movie.name, expected: "at least one frame",
+        found: "none that can be decoded in order (an MP4 whose index comes last must be read as a file)")
     }
     return nil
   }

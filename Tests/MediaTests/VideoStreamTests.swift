@@ -101,6 +101,25 @@ import Testing
     }
   }
 
+  /// The index of this MP4 comes after its frames: an error, not an empty video.
+  @Test func anIndexAtTheEnd() throws {
+    // 400 kB of nothing after the frames, more than any buffer could go back.
+    var bytes = try Data(contentsOf: VideoFixtures.file("bframes.mp4"))
+    let name = try #require(bytes.range(of: Data("mdat".utf8)))
+    let start = name.lowerBound - 4
+    let size = bytes[start..<start + 4].reduce(0) { $0 << 8 | Int($1) }
+    bytes.insert(contentsOf: Data(count: 400_000), at: start + size)
+    let longer = withUnsafeBytes(of: UInt32(size + 400_000).bigEndian) { Data($0) }
+    bytes.replaceSubrange(start..<start + 4, with: longer)
+    let (descriptor, _) = try Self.pipe(bytes, piece: 50_000)
+    defer { close(descriptor) }
+    let error = #expect(throws: MediaError.self) { try VideoStream(descriptor: descriptor, name: "pipe").next() }
+    guard case .unsupportedOrCorrupt("pipe", "at least one frame", _) = try #require(error) else {
+      Issue.record("\(String(describing: error))")
+      return
+    }
+  }
+
   @Test func rubbishIsRefused() throws {
     let rubbish = Data((0..<200_000).map { UInt8(truncatingIfNeeded: $0 &* 2_654_435_761 >> 7) })
     let (descriptor, _) = try Self.pipe(rubbish, piece: 60_000)

@@ -60,7 +60,7 @@ cm_status cm_movie_describe(cm_movie movie, cm_movie_info *info);
 /// A compressed picture's place.
 typedef struct {
   int64_t presentation;  ///< in time base units; equal to `decoding` where a file has no such times
-  int64_t decoding;      ///< where to seek for it
+  int64_t decoding;      ///< where to seek for it, in the terms of the container's index
   int32_t is_key;
   int32_t is_guess;      ///< the file does not say when it is shown
 } cm_movie_packet;
