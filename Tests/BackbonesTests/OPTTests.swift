@@ -186,8 +186,7 @@ struct SmallOPT {
 
 /// Compares logits of targets, their loss and the gradient of the embeddings with a fixture.
 func expectTargets(
-  _ logits: Tensor, _ embeds: Tensor, _ fixture: Fixture, _ key: String, limit: Double = 1e-5,
-  gradientLimit: Double = 1e-5,
+  _ logits: Tensor, _ embeds: Tensor, _ fixture: Fixture, _ key: String,
   sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
   let targets = fixture["targets"]
@@ -196,12 +195,11 @@ func expectTargets(
   let scored = logits.reshaped(-1, logits.size(-1)).indexSelect(0, rows)
   let expected = fixture["\(key).logits"]
   expectClose(
-    scored, expected.reshaped(-1, logits.size(-1)).indexSelect(0, rows), relative: limit, "logits",
-    sourceLocation: sourceLocation)
+    scored, expected.reshaped(-1, logits.size(-1)).indexSelect(0, rows), "logits", sourceLocation: sourceLocation)
   let loss = scored.crossEntropy(targets.flattened().indexSelect(0, rows))
   expectClose(loss.reshaped(1), fixture["\(key).loss"], "loss", sourceLocation: sourceLocation)
   loss.backward()
   expectClose(
-    try #require(embeds.grad), fixture["\(key).gradient"], relative: gradientLimit, "gradient",
+    try #require(embeds.grad), fixture["\(key).gradient"], "gradient",
     sourceLocation: sourceLocation)
 }

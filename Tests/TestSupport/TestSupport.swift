@@ -58,6 +58,14 @@ public func fetchedModel(_ name: String) -> URL? {
   return nil
 }
 
+/// Resident memory of this process in bytes; nil where /proc/self/statm cannot be read.
+public var residentMemory: Int? {
+  guard let text = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8) else { return nil }
+  let fields = text.split(separator: " ")
+  guard fields.count > 1, let pages = Int(fields[1]) else { return nil }
+  return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
+}
+
 /// Runs `body` with an empty folder that is removed afterwards.
 public func withTemporaryFolder<Result>(_ body: (URL) throws -> Result) throws -> Result {
   let folder = FileManager.default.temporaryDirectory.appendingPathComponent("qformer-\(UUID().uuidString)")

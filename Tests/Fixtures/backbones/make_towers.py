@@ -238,7 +238,8 @@ def t5(_):
         untied = not config.scale_decoder_outputs
         if untied:
             model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
-        model = shake(model, 17, 0.3)
+        # Scores have no scale in this model: weights are small enough that float32 rounds to less than the tests' limits.
+        model = shake(model, 17, 0.2 if name == "t5" else 0.3)
         drop = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"] + ([] if untied else ["lm_head.weight"])
         out = state(model, drop)
         # As published files have it, which transformers 5 does not write.
