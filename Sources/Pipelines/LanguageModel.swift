@@ -14,7 +14,7 @@ public struct LanguageModel: Sendable {
     case filled(PromptTemplate)
     /// The prompt with the special tokens of the model's tokenizer, or the begin token alone when there is no prompt: what
     /// the processors of published models do.
-    case template
+    case published
   }
 
   /// A generated text.
@@ -35,6 +35,8 @@ public struct LanguageModel: Sendable {
   public let endIDs: [Int]
   /// How a prompt becomes tokens.
   public let prompting: Prompting
+  /// The tokens between the picture and any text.
+  public let openingIDs: [Int]
   /// What stands for each picture token where repeated tokens are counted; nil when they are not counted.
   private let imageTokenID: Int?
   private let tokenizer: Tokenizer
@@ -118,7 +120,7 @@ public struct LanguageModel: Sendable {
         reason: "bos_token_id is \(id), expected 0 ..< \(tower.vocabularySize)")
     }
     self.init(
-      tower, tokenizer: tokenizer, beginID: beginID, endIDs: endIDs, prompting: .template, imageTokenID: imageTokenID)
+      tower, tokenizer: tokenizer, beginID: beginID, endIDs: endIDs, prompting: .published, imageTokenID: imageTokenID)
   }
 
   /// Puts a tokenizer before a model.
@@ -128,6 +130,11 @@ public struct LanguageModel: Sendable {
   ) {
     (self.model, self.tokenizer, self.beginID, self.endIDs) = (model, tokenizer, beginID, endIDs)
     (self.prompting, self.imageTokenID, self.prefix) = (prompting, imageTokenID, prefix)
+    if case .filled(let template) = prompting {
+      openingIDs = tokenizer.encode(template.between, addSpecialTokens: false)
+    } else {
+      openingIDs = beginID.map { [$0] } ?? []
+    }
   }
 
   /// Token numbers of a text, without special tokens around it.
@@ -135,12 +142,6 @@ public struct LanguageModel: Sendable {
 
   /// The text of token numbers, without special tokens and white space around it.
   public func text(_ ids: [Int]) -> String { tokenizer.decode(ids).trimmingCharacters(in: .whitespacesAndNewlines) }
-
-  /// The tokens between the picture and any text.
-  public var openingIDs: [Int] {
-    if case .filled(let template) = prompting { return ids(template.between) }
-    return beginID.map { [$0] } ?? []
-  }
 
   /// What the model should write for a text: the text's tokens, cut to a number, and the end token.
   public func targetIDs(_ text: String, maximum: Int) -> [Int] {
@@ -154,7 +155,7 @@ public struct LanguageModel: Sendable {
     guard let prompt else { return openingIDs }
     switch prompting {
     case .filled(let template): return openingIDs + ids(template.lead + prompt)
-    case .template: return tokenizer.encode(prompt)
+    case .published: return tokenizer.encode(prompt)
     case .beginThenText: return openingIDs + ids(prompt) + (model.causal == nil ? Array(endIDs.prefix(1)) : [])
     }
   }

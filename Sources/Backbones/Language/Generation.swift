@@ -54,24 +54,46 @@ public protocol CausalLanguageModel: GenerativeModel {
   ///
   /// - Parameters:
   ///   - inputsEmbeds: `[B, L, D]`.
-  ///   - attentionMask: `[B, L]`, 1 for tokens and 0 for padding.
-  ///   - cache: Tokens before these; takes these too.
-  func forward(inputsEmbeds: Tensor, attentionMask: Tensor?, cache: KVCache?) -> Tensor
-  /// The same without a cache, with masks and positions of the caller's own.
-  ///
-  /// - Parameters:
-  ///   - inputsEmbeds: `[B, L, D]`.
   ///   - plan: Who sees whom, and where each token stands.
-  ///   - prefix: What every row begins with; the plan counts its tokens.
-  func forward(inputsEmbeds: Tensor, plan: AttentionPlan, prefix: TextPrefix?) -> Tensor
+  ///   - remember: Gets a layer's new keys and values and gives those that its queries see.
+  func states(inputsEmbeds: Tensor, plan: AttentionPlan, remember: RememberKeyValues) -> Tensor
   /// Logits `[…, V]` of hidden states `[…, D]`.
   func head(_ hidden: Tensor) -> Tensor
 }
 
 extension CausalLanguageModel {
-  /// As ``forward(inputsEmbeds:plan:prefix:)``, with nothing before the rows.
-  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan) -> Tensor {
-    forward(inputsEmbeds: inputsEmbeds, plan: plan, prefix: nil)
+  /// Hidden states of embeddings, to be given to ``head(_:)``.
+  ///
+  /// - Parameters:
+  ///   - inputsEmbeds: `[B, L, D]`: word embeddings, projected picture tokens, or both in a row.
+  ///   - attentionMask: `[B, L]`, 1 for tokens, 0 for padding on either side. None: no padding, or padding on the right
+  ///     whose outputs do not matter.
+  ///   - cache: Takes the keys and values of these tokens, which then come after those it holds.
+  /// - Returns: `[B, L, D]`. A wrong shape is a failure for `withError`.
+  public func forward(inputsEmbeds: Tensor, attentionMask: Tensor? = nil, cache: KVCache? = nil) -> Tensor {
+    let shape = inputsEmbeds.shape
+    guard shape.count == 3, shape[2] == hiddenSize, shape[1] > 0 else {
+      return .failed("\(Self.self) takes embeddings [B, L, \(hiddenSize)], L > 0; found \(shape)")
+    }
+    guard let plan = attentionPlan(batch: shape[0], length: shape[1], mask: attentionMask, cache: cache) else {
+      return .failed("\(Self.self) has no attention plan")
+    }
+    return states(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
+      cache?.update(layer: layer, key: key, value: value) ?? (key, value)
+    }
+  }
+
+  /// As ``forward(inputsEmbeds:attentionMask:cache:)``, without a cache and with masks and positions of the caller's own.
+  ///
+  /// - Parameters:
+  ///   - inputsEmbeds: `[B, L, D]`.
+  ///   - plan: Who sees whom, and where each token stands.
+  ///   - prefix: What every row begins with; the plan counts its tokens.
+  /// - Returns: `[B, L, D]`.
+  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan, prefix: TextPrefix? = nil) -> Tensor {
+    states(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
+      prefix?.joined(layer: layer, key: key, value: value) ?? (key, value)
+    }
   }
 
   /// The prompt: it is the beginning of the text.

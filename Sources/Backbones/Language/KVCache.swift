@@ -22,11 +22,11 @@ public final class KVCache {
   /// - Parameter layers: Those of the model.
   public init(layers: Int) { self.layers = Array(repeating: nil, count: layers) }
 
-  /// A cache of rows that all begin with the same text.
+  /// A cache of rows that all begin with the same text, which is not copied: the first new tokens get buffers of their own.
   init(_ prefix: TextPrefix, rows: Int) {
     layers = prefix.layerNumbers.map {
       let (key, value) = prefix.rows(rows, layer: $0)
-      return Layer(key: key.cloned(), value: value.cloned())
+      return Layer(key: key, value: value)
     }
     (length, batch) = (prefix.length, rows)
   }
@@ -100,7 +100,9 @@ public final class KVCache {
   }
 }
 
-/// Where the keys and values of a layer go, and what comes back: `[B, H_kv, L, d]` to `[B, H_kv, S, d]`.
+/// Where new keys and values of a layer go, `[B, H_kv, L, d]` each, and what its queries see, `[B, H_kv, S, d]`.
+public typealias RememberKeyValues = (_ layer: Int, _ key: Tensor, _ value: Tensor) -> (key: Tensor, value: Tensor)
+/// The same within one layer.
 typealias Remember = (_ key: Tensor, _ value: Tensor) -> (key: Tensor, value: Tensor)
 
 /// What the attention layers of a causal model share in one pass.

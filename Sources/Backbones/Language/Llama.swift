@@ -148,51 +148,18 @@ public final class Llama: CausalLanguageModel {
   /// Word embeddings: `int64` of any shape to `[…, D]`.
   public func embed(_ ids: Tensor) -> Tensor { embeddings.embedding(ids) }
 
-  /// Hidden states after the final norm.
+  /// Hidden states `[B, L, D]` of embeddings `[B, L, D]`, after the final norm.
   ///
   /// - Parameters:
   ///   - inputsEmbeds: `[B, L, D]`: word embeddings, projected picture tokens, or both in a row.
-  ///   - attentionMask: `[B, L]`, 1 for tokens, 0 for padding on either side. None: no padding, or padding on the right
-  ///     whose outputs do not matter.
-  ///   - cache: Takes the keys and values of these tokens, which then come after those it holds.
-  /// - Returns: `[B, L, D]`. A wrong shape is a failure for `withError`.
-  public func forward(inputsEmbeds: Tensor, attentionMask: Tensor? = nil, cache: KVCache? = nil) -> Tensor {
-    let shape = inputsEmbeds.shape
-    guard shape.count == 3, shape[2] == hiddenSize, shape[1] > 0 else {
-      return .failed("Llama takes embeddings [B, L, \(hiddenSize)], L > 0; found \(shape)")
-    }
-    guard let plan = attentionPlan(batch: shape[0], length: shape[1], mask: attentionMask, cache: cache) else {
-      return .failed("Llama has no attention plan")
-    }
-    return forward(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
-      cache?.update(layer: layer, key: key, value: value) ?? (key, value)
-    }
-  }
-
-  /// As ``forward(inputsEmbeds:attentionMask:cache:)``, without a cache and with masks and positions of the caller's own.
-  ///
-  /// - Parameters:
-  ///   - inputsEmbeds: `[B, L, D]`.
   ///   - plan: Who sees whom, and where each token stands.
-  ///   - prefix: What every row begins with; the plan counts its tokens.
-  /// - Returns: `[B, L, D]`.
-  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan, prefix: TextPrefix?) -> Tensor {
-    forward(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
-      prefix?.joined(layer: layer, key: key, value: value) ?? (key, value)
-    }
-  }
-
-  private func forward(
-    inputsEmbeds: Tensor, plan: AttentionPlan,
-    _ remember: (_ layer: Int, _ key: Tensor, _ value: Tensor) -> (key: Tensor, value: Tensor)
-  ) -> Tensor {
+  ///   - remember: Gets a layer's new keys and values and gives those that its queries see.
+  public func states(inputsEmbeds: Tensor, plan: AttentionPlan, remember: RememberKeyValues) -> Tensor {
     let shape = inputsEmbeds.shape
     let turns = rotary.turns(plan, length: shape[1])
     var x = inputsEmbeds
     for (number, block) in blocks.enumerated() {
-      x = block(x, plan, turns) { key, value in
-        remember(number, key, value)
-      }
+      x = block(x, plan, turns) { remember(number, $0, $1) }
     }
     return norm(x)
   }

@@ -159,44 +159,13 @@ public final class OPT: CausalLanguageModel {
   /// Word embeddings: `int64` of any shape to `[…, E]`.
   public func embed(_ ids: Tensor) -> Tensor { embeddings.embedding(ids) }
 
-  /// Hidden states, to be given to ``head(_:)``.
+  /// Hidden states `[B, L, E]` of embeddings `[B, L, E]`, to be given to ``head(_:)``; more tokens than positions are a failure for `withError`.
   ///
   /// - Parameters:
   ///   - inputsEmbeds: `[B, L, E]`: word embeddings, projected picture tokens, or both in a row.
-  ///   - attentionMask: `[B, L]`, 1 for tokens, 0 for padding on either side. None: no padding, or padding on the right
-  ///     whose outputs do not matter.
-  ///   - cache: Takes the keys and values of these tokens, which then come after those it holds.
-  /// - Returns: `[B, L, E]`. A wrong shape, or more tokens than positions, is a failure for `withError`.
-  public func forward(inputsEmbeds: Tensor, attentionMask: Tensor? = nil, cache: KVCache? = nil) -> Tensor {
-    let shape = inputsEmbeds.shape
-    guard shape.count == 3, shape[2] == hiddenSize, shape[1] > 0 else {
-      return .failed("OPT takes embeddings [B, L, \(hiddenSize)], L > 0; found \(shape)")
-    }
-    guard let plan = attentionPlan(batch: shape[0], length: shape[1], mask: attentionMask, cache: cache) else {
-      return .failed("OPT has no attention plan")
-    }
-    return forward(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
-      cache?.update(layer: layer, key: key, value: value) ?? (key, value)
-    }
-  }
-
-  /// As ``forward(inputsEmbeds:attentionMask:cache:)``, without a cache and with masks and positions of the caller's own.
-  ///
-  /// - Parameters:
-  ///   - inputsEmbeds: `[B, L, E]`.
   ///   - plan: Who sees whom, and where each token stands.
-  ///   - prefix: What every row begins with; the plan counts its tokens.
-  /// - Returns: `[B, L, E]`.
-  public func forward(inputsEmbeds: Tensor, plan: AttentionPlan, prefix: TextPrefix?) -> Tensor {
-    forward(inputsEmbeds: inputsEmbeds, plan: plan) { layer, key, value in
-      prefix?.joined(layer: layer, key: key, value: value) ?? (key, value)
-    }
-  }
-
-  private func forward(
-    inputsEmbeds: Tensor, plan: AttentionPlan,
-    _ remember: (_ layer: Int, _ key: Tensor, _ value: Tensor) -> (key: Tensor, value: Tensor)
-  ) -> Tensor {
+  ///   - remember: Gets a layer's new keys and values and gives those that its queries see.
+  public func states(inputsEmbeds: Tensor, plan: AttentionPlan, remember: RememberKeyValues) -> Tensor {
     let length = inputsEmbeds.size(1)
     let known = configuration.maxPositions
     // Padding takes no position, so that a padded row may be longer.
@@ -206,7 +175,7 @@ public final class OPT: CausalLanguageModel {
     let places = plan.positions ?? Tensor.arange(plan.start, plan.start + length).unsqueezed(0)  // [B or 1, L]
     var x = (inward?(inputsEmbeds) ?? inputsEmbeds) + positions.embedding(places + Tensor(2))  // [B, L, D]
     for (number, block) in blocks.enumerated() {
-      x = block(x, plan) { key, value in remember(number, key, value) }
+      x = block(x, plan) { remember(number, $0, $1) }
     }
     if let norm { x = norm(x) }
     return outward?(x) ?? x
