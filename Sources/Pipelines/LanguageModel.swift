@@ -85,11 +85,17 @@ public struct LanguageModel: Sendable {
 
   /// Loads a model folder, to be used as an adapter's configuration says.
   ///
-  /// - Throws: What loading the model or the tokenizer throws.
+  /// - Throws: What loading the model or the tokenizer throws; ``PipelineError/badInput(_:)`` for a template that does not
+  ///   fit the model, or beside a published model's prompts.
   init(_ configuration: AdapterConfiguration.Language, folder: URL) throws {
     guard configuration.usesPublishedPrompts == true else {
       try self.init(folder: folder, template: configuration.template)
       return
+    }
+    guard configuration.template == nil else {
+      throw PipelineError.badInput(
+        "language.template and language.published_prompts: expected one of them, found both in an adapter for "
+          + configuration.model)
     }
     try self.init(
       published: LanguageTower.load(folder: folder), folder: folder,

@@ -109,6 +109,24 @@ struct ConversionTests {
     }
   }
 
+  @Test("A template is not lost on the way to a published model: it is refused, as it is beside published prompts")
+  func template() throws {
+    try withTemporaryFolder { folder in
+      let adapter = folder.appendingPathComponent("adapter")
+      try ModelConversion(published("blip2-opt")).write(.qformer, to: adapter)
+      var configuration = try AdapterConfiguration(folder: adapter)
+      configuration.language?.template = try PromptTemplate("dog => A dog.\n{image} => {text}")
+      try configuration.write(to: adapter)
+      for (call, words) in [
+        ({ _ = try ModelConversion(adapter) }, "no published model has one"),
+        ({ _ = try ImageLanguagePipeline(adapter.path) }, "expected one of them"),
+      ] as [(() throws -> Void, String)] {
+        let error = #expect(throws: PipelineError.self) { try call() }
+        #expect(error?.description.contains(words) == true, "\(String(describing: error))")
+      }
+    }
+  }
+
   @Test("Shards: an index, and the same tensors")
   func shards() throws {
     try withTemporaryFolder { folder in
