@@ -90,7 +90,7 @@ public final class ImageTextPipeline: Sendable {
     let textFolder = try store.frozenModel(text.model)
     let texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: text.maximumLength)
     // Files for comparing alone drop the temperature; nothing that is computed here depends on it.
-    let optional = sizes.hasGenerationHead ? [] : ["temp"]
+    let optional = sizes.objectives.hasGenerationHead ? [] : ["temp"]
     let (adapter, report) = try loadModel(
       from: Checkpoint(contentsOf: folder), bases: [BaseCheckpoint(Checkpoint(contentsOf: textFolder))],
       allowMissing: optional + allowMissing

@@ -9,34 +9,33 @@ public import TorchNN
 public struct ImageTextConfiguration: Codable, Sendable, Equatable {
   /// The Q-Former.
   public var qformer = QFormerConfiguration.small
-  /// E, the width of contrastive features.
-  public var contrastiveSize = 256
   /// Added to the variance by the LayerNorm on image features.
   public var visionNormEps = 1e-6
-  /// The temperature that training starts with.
-  public var temperature = 0.07
-  /// Whether there is a language-model head for generation. Files for retrieval alone do without.
-  public var hasGenerationHead = true
+  /// The heads.
+  public var objectives = ObjectiveConfiguration()
 
   /// The default adapter of this package.
   public init() {}
 
   enum CodingKeys: String, CodingKey {
     case qformer = "qformer_config"
-    case contrastiveSize = "image_text_hidden_size"
     case visionNormEps = "vision_norm_eps"
-    case temperature = "initial_temperature"
-    case hasGenerationHead = "has_generation_head"
   }
 
-  /// Fields that are absent take the defaults.
+  /// Fields that are absent take the defaults. Those of the heads stand beside the others.
   public init(from decoder: any Decoder) throws {
     let fields = try decoder.container(keyedBy: CodingKeys.self)
     qformer = try fields.decodeIfPresent(QFormerConfiguration.self, forKey: .qformer) ?? qformer
-    contrastiveSize = try fields.decodeIfPresent(Int.self, forKey: .contrastiveSize) ?? contrastiveSize
     visionNormEps = try fields.decodeIfPresent(Double.self, forKey: .visionNormEps) ?? visionNormEps
-    temperature = try fields.decodeIfPresent(Double.self, forKey: .temperature) ?? temperature
-    hasGenerationHead = try fields.decodeIfPresent(Bool.self, forKey: .hasGenerationHead) ?? hasGenerationHead
+    objectives = try ObjectiveConfiguration(from: decoder)
+  }
+
+  /// Encodes all fields beside each other.
+  public func encode(to encoder: any Encoder) throws {
+    var fields = encoder.container(keyedBy: CodingKeys.self)
+    try fields.encode(qformer, forKey: .qformer)
+    try fields.encode(visionNormEps, forKey: .visionNormEps)
+    try objectives.encode(to: encoder)
   }
 }
 
@@ -58,11 +57,7 @@ public struct ImageTextQFormer: Sendable {
     qformer = try QFormer(configuration.qformer, scope)
     visionNorm = LayerNorm(
       configuration.qformer.encoderHiddenSize, eps: configuration.visionNormEps, scope["vision_model.post_layernorm"])
-    var objectives = ObjectiveConfiguration()
-    objectives.contrastiveSize = configuration.contrastiveSize
-    objectives.temperature = configuration.temperature
-    objectives.hasGenerationHead = configuration.hasGenerationHead
-    heads = try ObjectiveHeads(objectives, on: qformer, scope)
+    heads = try ObjectiveHeads(configuration.objectives, on: qformer, scope)
   }
 
   /// The temperature that contrastive similarities are divided by, a parameter of one element.

@@ -167,7 +167,7 @@ public enum ImageTextTraining {
     configuration.qformer.maxPositions = recipe.adapter.positions
     configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
     configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
-    configuration.temperature = recipe.imageText.temperature
+    configuration.objectives.temperature = recipe.imageText.temperature
     return configuration
   }
 

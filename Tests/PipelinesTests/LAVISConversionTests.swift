@@ -75,7 +75,8 @@ struct LAVISConversionTests {
       let names = Set(try Checkpoint(contentsOf: own).names)
       #expect(names.isSuperset(of: ["temp", "cls.predictions.bias", "cls.predictions.transform.dense.weight"]))
       let configuration = try AdapterConfiguration(folder: own)
-      #expect(configuration.imageText?.hasGenerationHead == true && configuration.imageText?.visionNormEps == 1e-5)
+      #expect(
+        configuration.imageText?.objectives.hasGenerationHead == true && configuration.imageText?.visionNormEps == 1e-5)
       #expect(configuration.encoder.model == own.appendingPathComponent("encoder").path)
       _ = try ImageTextPipeline(own.path)
 

@@ -63,7 +63,7 @@ struct TinyModels {
     configuration.qformer.queries = queries
     configuration.qformer.vocabularySize = 2008
     configuration.qformer.maxPositions = 32
-    configuration.contrastiveSize = 8
+    configuration.objectives.contrastiveSize = 8
     return configuration
   }()
 

@@ -37,7 +37,7 @@ enum Adapters {
     configuration.qformer = sizes.qformer
     configuration.qformer.separateDecoderToken = separateStart
     configuration.visionNormEps = sizes.visionNormEps
-    configuration.contrastiveSize = try #require(sizes.contrastiveSize)
+    configuration.objectives.contrastiveSize = try #require(sizes.contrastiveSize)
     return configuration
   }
 

@@ -8,7 +8,7 @@ import TorchNN
 @Suite struct QFormerConfigurationTests {
   @Test func sparseFilesOfBothStagesTakeTheDefaults() throws {
     let first = try JSONDecoder().decode(ImageTextConfiguration.self, from: Data("{}".utf8))
-    #expect(first == ImageTextConfiguration() && first.temperature == 0.07 && first.visionNormEps == 1e-6)
+    #expect(first == ImageTextConfiguration() && first.objectives.temperature == 0.07 && first.visionNormEps == 1e-6)
     let second = try JSONDecoder().decode(
       ImageLanguageConfiguration.self, from: Data(#"{"language_hidden_size": 77}"#.utf8))
     #expect(second.languageSize == 77 && second.qformer == ImageLanguageConfiguration().qformer)
@@ -58,7 +58,7 @@ import TorchNN
     let ids = Tensor.ones([1, 3], dtype: .int64)
     #expect(throws: QFormerError.self) { try language.qformer.readText(ids, mask: .ones([1, 3])) }
     var configuration = try Adapters.configuration()
-    configuration.hasGenerationHead = false
+    configuration.objectives.hasGenerationHead = false
     let retrieval = try ImageTextQFormer(configuration, ParameterScope(FreshParameters(seed: 0)))
     #expect(throws: QFormerError.missingPart("language-model head")) {
       try retrieval.generationLogits(.zeros([1, 2, 24]))

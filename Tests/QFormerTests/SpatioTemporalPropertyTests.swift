@@ -33,7 +33,7 @@ import TorchNN
     configuration.poolingHeads = 4
     configuration.visionNormEps = model.configuration.visionNormEps
     configuration.languageSize = 28
-    configuration.objectives?.contrastiveSize = model.configuration.contrastiveSize
+    configuration.objectives?.contrastiveSize = model.configuration.objectives.contrastiveSize
     return (model, parameters, configuration)
   }
 

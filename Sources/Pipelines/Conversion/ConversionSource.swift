@@ -114,7 +114,7 @@ struct ConversionSource {
   /// Sizes of an adapter with matching heads, with what the source has beyond a published one.
   func imageText(_ configuration: BLIPConfiguration) -> ImageTextConfiguration {
     var sizes = configuration.imageText
-    sizes.hasGenerationHead = hasGenerationHead
+    sizes.objectives.hasGenerationHead = hasGenerationHead
     sizes.qformer.separateDecoderToken = hasDecoderToken
     return sizes
   }
@@ -188,7 +188,7 @@ private struct AdapterTowers {
     var config: JSONObject = [:]
     if let sizes = adapter.imageText {
       architecture = .blip2Matching
-      config["image_text_hidden_size"] = sizes.contrastiveSize
+      config["image_text_hidden_size"] = sizes.objectives.contrastiveSize
       config["qformer_config"] = try jsonObject(sizes.qformer)
       vision["post_layernorm_eps"] = sizes.visionNormEps
       config["num_query_tokens"] = sizes.qformer.queries

@@ -42,9 +42,9 @@ extension BLIPConfiguration {
   var imageText: ImageTextConfiguration {
     var sizes = ImageTextConfiguration()
     sizes.qformer = qformer
-    sizes.contrastiveSize = contrastiveSize
+    sizes.objectives.contrastiveSize = contrastiveSize
     sizes.visionNormEps = vision.outputNormEps
-    sizes.hasGenerationHead = false
+    sizes.objectives.hasGenerationHead = false
     return sizes
   }
 
