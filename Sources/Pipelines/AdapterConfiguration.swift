@@ -1,6 +1,7 @@
 import Checkpoints
 public import Foundation
 public import QFormer
+public import TorchNN
 
 /// The `config.json` of an adapter folder: the adapter's sizes and the frozen models it stands between.
 public struct AdapterConfiguration: Codable, Sendable, Equatable {
@@ -10,6 +11,13 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     case imageText = "qformer_image_text"
     /// `ImageLanguageQFormer`: image to language model.
     case imageLanguage = "qformer_image_language"
+    /// `CascadedVideoQFormer`: video to language model, and comparing videos with texts.
+    case cascadedVideo = "qformer_cascaded_video"
+    /// `SpatioTemporalQFormer`: the same, over space and time at once.
+    case spatioTemporalVideo = "qformer_spatio_temporal_video"
+
+    /// Whether it reads clips.
+    public var readsVideo: Bool { self == .cascadedVideo || self == .spatioTemporalVideo }
   }
 
   /// The image encoder whose features the adapter reads.
@@ -46,6 +54,25 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     }
   }
 
+  /// Which frames of a clip a video adapter was trained on; other choices can be made when it is used.
+  public struct Frames: Codable, Sendable, Equatable {
+    /// How frames at even distances are placed.
+    public enum Place: String, Codable, Sendable, CaseIterable {
+      /// Each part's left edge, as Video-LLaMA takes them.
+      case uniform
+      /// Each part's middle.
+      case uniformMiddle = "uniform_middle"
+    }
+
+    /// T, the number of frames; shorter clips give all they have.
+    public var count = 8
+    /// Where they lie.
+    public var place = Place.uniformMiddle
+
+    /// Eight frames, each from the middle of its part.
+    public init() {}
+  }
+
   /// The frozen language model.
   public struct Language: Codable, Sendable, Equatable {
     /// Name or folder of the model.
@@ -79,6 +106,12 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   public var imageText: ImageTextConfiguration?
   /// Sizes of an image–language adapter.
   public var imageLanguage: ImageLanguageConfiguration?
+  /// Sizes of a cascaded video adapter.
+  public var cascaded: CascadedVideoConfiguration?
+  /// Sizes of a spatio-temporal video adapter.
+  public var spatioTemporal: SpatioTemporalConfiguration?
+  /// The frames that a video adapter reads.
+  public var frames: Frames?
   /// The published model that it was converted from.
   public var published: BLIPConfiguration.Architecture?
 
@@ -87,6 +120,9 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     case encoder, text, language
     case imageText = "image_text_config"
     case imageLanguage = "image_language_config"
+    case cascaded = "cascaded_video_config"
+    case spatioTemporal = "spatio_temporal_video_config"
+    case frames
     case published = "published_architecture"
   }
 
@@ -105,6 +141,50 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     self.encoder = encoder
     self.language = language
     self.imageLanguage = imageLanguage
+  }
+
+  /// A cascaded video adapter.
+  ///
+  /// - Parameters:
+  ///   - text: The text model, where the adapter compares videos with texts.
+  ///   - language: The language model, where the adapter has a projection to it.
+  public init(
+    cascaded: CascadedVideoConfiguration, frames: Frames = Frames(), encoder: Encoder = Encoder(), text: Text? = Text(),
+    language: Language? = Language()
+  ) {
+    kind = .cascadedVideo
+    (self.cascaded, self.frames) = (cascaded, frames)
+    (self.encoder, self.text, self.language) = (encoder, text, language)
+  }
+
+  /// A spatio-temporal video adapter.
+  ///
+  /// - Parameters:
+  ///   - text: The text model, where the adapter compares videos with texts.
+  ///   - language: The language model, where the adapter has a projection to it.
+  public init(
+    spatioTemporal: SpatioTemporalConfiguration, frames: Frames = Frames(), encoder: Encoder = Encoder(),
+    text: Text? = Text(), language: Language? = Language()
+  ) {
+    kind = .spatioTemporalVideo
+    (self.spatioTemporal, self.frames) = (spatioTemporal, frames)
+    (self.encoder, self.text, self.language) = (encoder, text, language)
+  }
+
+  /// Builds the video adapter that the configuration describes, on the weights of a scope.
+  ///
+  /// - Throws: ``PipelineError/wrongModel(folder:expected:found:)`` for an adapter of images;
+  ///   `QFormerError.invalidConfiguration`.
+  public func videoQFormer(_ scope: ParameterScope, folder: URL) throws -> any VideoQFormer {
+    switch kind {
+    case .cascadedVideo:
+      if let cascaded { return try CascadedVideoQFormer(cascaded, scope) }
+    case .spatioTemporalVideo:
+      if let spatioTemporal { return try SpatioTemporalQFormer(spatioTemporal, scope) }
+    case .imageText, .imageLanguage:
+      throw PipelineError.wrongModel(folder: folder.path, expected: "a video adapter", found: kind.rawValue)
+    }
+    throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
   }
 
   /// Reads `config.json` of a folder. Models that it names from `./` on lie in that folder: their names become paths.

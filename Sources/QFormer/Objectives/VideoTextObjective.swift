@@ -1,7 +1,7 @@
 public import Torch
 
 /// A model that reads a video with queries and, where it was built so, compares it with texts.
-public protocol VideoQFormer: Sendable {
+public protocol VideoQFormer: VideoConnector {
   /// The Q-Former whose queries stand for the video and which reads texts.
   var textQFormer: QFormer { get }
   /// The heads for comparing videos with texts, where there are any.
