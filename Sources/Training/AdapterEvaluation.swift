@@ -68,6 +68,9 @@ public struct AdapterEvaluation: Codable, Sendable {
           isBlindToo: true, training: (data.train.features, data.train.captions), progress: progress)
         results.append(result)
       }
+    case .cascadedVideo, .spatioTemporalVideo:
+      throw PipelineError.wrongModel(
+        folder: model, expected: "an adapter of images", found: configuration.kind.rawValue)
     }
     return AdapterEvaluation(model: model, results: results)
   }
