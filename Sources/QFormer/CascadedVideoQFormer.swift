@@ -145,6 +145,9 @@ public struct CascadedVideoQFormer: VideoQFormer {
 
   // MARK: Frames
 
+  /// Encoder features `[…, Dv]` after the LayerNorm that the adapter has on them.
+  public func imageEmbeds(_ features: Tensor) -> Tensor { visionNorm(features) }
+
   /// What the image Q-Former says of every frame. Depends on that frame alone, so that streams can keep it.
   ///
   /// - Parameters:
@@ -177,7 +180,7 @@ public struct CascadedVideoQFormer: VideoQFormer {
         let flat = x.reshaped(clip.batch * clip.frames, -1)  // [B, T, …] → [B · T, …]
         return rows.map { flat.indexSelect(0, $0) } ?? flat
       }
-      var embeds = visionNorm(frames)  // [K, N, Dv]
+      var embeds = clip.areEmbeds ? frames : visionNorm(frames)  // [K, N, Dv]
       if let time { embeds = embeds + ofFrames(time).unsqueezed(1) }
       let image = try frameQFormer.imageKeyValues(embeds)
       guard let text else { return frameQFormer.readImage(image, isTraining: isTraining).hidden }

@@ -292,6 +292,9 @@ public struct SpatioTemporalQFormer: VideoQFormer {
 
   // MARK: Passes
 
+  /// Encoder features `[…, Dv]` after the LayerNorm that the adapter has on them.
+  public func imageEmbeds(_ features: Tensor) -> Tensor { visionNorm(features) }
+
   /// Pools a clip over patches and over frames.
   ///
   /// - Parameter clip: Encoder features `[B, T, N, Dv]`.
@@ -303,7 +306,7 @@ public struct SpatioTemporalQFormer: VideoQFormer {
         what: "frame features", expected: "[B, T, N, \(width)]", found: clip.features.shape)
     }
     let times = try time(clip)
-    var x = visionNorm(clip.cleaned)  // [B, T, N, Dv]
+    var x = clip.areEmbeds ? clip.cleaned : visionNorm(clip.cleaned)  // [B, T, N, Dv]
     if configuration.timeSite == .beforePooling, let times { x = x + times.unsqueezed(2) }
     let weights = clip.weights
     var frames: Tensor
