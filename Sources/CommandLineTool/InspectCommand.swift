@@ -67,8 +67,8 @@ struct InspectCommand: ParsableCommand {
       self.checkpoint = checkpoint
       kind = contents.name
       configuration = try Data(contentsOf: folder.appendingPathComponent("config.json"))
-      var qformer: QFormerConfiguration?
-      var languageSize: Int
+      let qformer: QFormerConfiguration?
+      let languageSize: Int
       switch contents {
       case .adapter(let configuration):
         qformer = configuration.imageText?.qformer ?? configuration.imageLanguage?.qformer
