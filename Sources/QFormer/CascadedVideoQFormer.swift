@@ -180,15 +180,25 @@ public struct CascadedVideoQFormer: VideoQFormer {
         let flat = x.reshaped(clip.batch * clip.frames, -1)  // [B, T, …] → [B · T, …]
         return rows.map { flat.indexSelect(0, $0) } ?? flat
       }
-      var embeds = clip.areEmbeds ? frames : visionNorm(frames)  // [K, N, Dv]
-      if let time { embeds = embeds + ofFrames(time).unsqueezed(1) }
-      let image = try frameQFormer.imageKeyValues(embeds)
-      guard let text else { return frameQFormer.readImage(image, isTraining: isTraining).hidden }
-      return try frameQFormer.readImageAndText(
-        image, ofFrames(text.ids), mask: ofFrames(text.mask), isTraining: isTraining
-      ).hidden.narrow(1, 0, configuration.frame.queries)
+      let (time, text) = (time.map(ofFrames), text.map { (ids: ofFrames($0.ids), mask: ofFrames($0.mask)) })
+      let count = frames.size(0)
+      let parts = try stride(from: 0, to: count, by: isTraining ? count : Self.frameGroup).map { start in
+        func part(_ x: Tensor) -> Tensor { x.narrow(0, start, isTraining ? count : Self.frameGroup) }
+        var embeds = clip.areEmbeds ? part(frames) : visionNorm(part(frames))  // [k, N, Dv]
+        if let time { embeds = embeds + part(time).unsqueezed(1) }
+        let image = try frameQFormer.imageKeyValues(embeds)
+        guard let text else { return frameQFormer.readImage(image, isTraining: isTraining).hidden }
+        return try frameQFormer.readImageAndText(
+          image, part(text.ids), mask: part(text.mask), isTraining: isTraining
+        ).hidden.narrow(1, 0, configuration.frame.queries)
+      }
+      return parts.count == 1 ? parts[0] : .cat(parts, 0)
     }
   }
+
+  /// Outside training, frames go through the frame Q-Former in groups of so many, so that long clips take little more
+  /// memory than their features.
+  private static let frameGroup = 32
 
   /// The queries of frames with the embedding of their time added, where that is added after the frame Q-Former.
   ///

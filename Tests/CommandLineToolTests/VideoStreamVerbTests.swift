@@ -31,7 +31,7 @@ struct VideoStreamVerbTests {
       let clip = Workplace.clip("transport.ts")
       let whole = try Data(contentsOf: URL(fileURLWithPath: clip))
       let windows = try expected(place, model, clip, length: 3, stride: 3)
-      #expect(windows.count == 4 && windows.last?.seconds.count == 1)
+      try #require(windows.count == 4 && windows.last?.seconds.count == 1)
       let lines = windows.map { window in
         String(format: "%.2f–%.2f s\t", window.span.lowerBound, window.span.upperBound)
           + window.answer.text.split(whereSeparator: { $0.isNewline || $0 == "\t" }).joined(separator: " ")
