@@ -6,7 +6,7 @@ import Testing
 import Torch
 import TorchNN
 
-private func configuration<Configuration: Decodable>(_ name: String) throws -> Configuration {
+private func read<Configuration: Decodable>(_ name: String) throws -> Configuration {
   try JSONDecoder().decode(
     Configuration.self, from: Data(contentsOf: fixtures.appendingPathComponent("audio/\(name).json")))
 }
@@ -32,7 +32,7 @@ private func count(_ shapes: [String: [Int]]) -> Int { shapes.values.reduce(0) {
 @Suite struct WhisperEncoderTests {
   func model() throws -> (WhisperEncoder, Fixture) {
     let fixture = try Fixture("audio/whisper.safetensors")
-    let sizes: WhisperConfiguration = try configuration("whisper")
+    let sizes: WhisperConfiguration = try read("whisper")
     let model = try small(fixture, "model.encoder", ignoring: ["model.decoder.*"]) { WhisperEncoder(sizes, $0) }.model
     return (model, fixture)
   }
@@ -49,7 +49,8 @@ private func count(_ shapes: [String: [Int]]) -> Int { shapes.values.reduce(0) {
     let (model, _) = try model()
     for shape in [[1, 11, 28], [1, 11, 7], [1, 11, 0], [1, 10, 26], [11, 26], [0, 11, 26]] {
       let error = #expect(throws: TorchError.self) { try withError { model.states(.zeros(shape)) } }
-      #expect(error?.message.contains("[B, 11, F], F even up to 26; found \(shape)") == true, "\(String(describing: error))")
+      let text = error?.message ?? ""
+      #expect(text.contains("[B, 11, F], F even up to 26; found \(shape)"), "\(text)")
     }
   }
 
@@ -79,9 +80,10 @@ private func count(_ shapes: [String: [Int]]) -> Int { shapes.values.reduce(0) {
   }
 
   @Test func namesAndCountsArePublished() throws {
-    let golden: Golden = try configuration("published")
+    let golden: Golden = try read("published")
     let presets: [(String, WhisperConfiguration)] = [
-      ("tiny", .tiny), ("base", .base), ("small", .small), ("medium", .medium), ("large", .large), ("large-v3", .largeV3),
+      ("tiny", .tiny), ("base", .base), ("small", .small), ("medium", .medium), ("large", .large),
+      ("large-v3", .largeV3),
     ]
     #expect(golden.whisper.count == presets.count)
     for (name, preset) in presets {
@@ -94,7 +96,7 @@ private func count(_ shapes: [String: [Int]]) -> Int { shapes.values.reduce(0) {
   @Test func sparseConfigurationTakesTheDefaults() throws {
     let sparse = try JSONDecoder().decode(WhisperConfiguration.self, from: Data("{}".utf8))
     #expect(sparse == .tiny && sparse.positions == 1500 && sparse.heads == 6 && sparse.activation == .gelu)
-    let sizes: WhisperConfiguration = try configuration("whisper")
+    let sizes: WhisperConfiguration = try read("whisper")
     #expect(sizes.hiddenSize == 18 && sizes.intermediateSize == 29 && sizes.layers == 3 && sizes.heads == 3)
     #expect(sizes.melBands == 11 && sizes.positions == 13)
     #expect(try JSONDecoder().decode(WhisperConfiguration.self, from: JSONEncoder().encode(sizes)) == sizes)
@@ -202,7 +204,7 @@ private func count(_ shapes: [String: [Int]]) -> Int { shapes.values.reduce(0) {
   }
 
   @Test func namesAndCountArePublished() throws {
-    let golden: Golden = try configuration("published")
+    let golden: Golden = try read("published")
     let found = try shapes { _ = ImageBindAudio(.huge, $0) }
     let scale = "modality_postprocessors.audio.1.log_logit_scale"  // a buffer, taken where a file has it
     let named = Dictionary(uniqueKeysWithValues: found.map { (ImageBind.audio($0.key), $0.value) })
