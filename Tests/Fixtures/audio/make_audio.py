@@ -131,7 +131,7 @@ def imagebind():
     # Epsilons that are seen, a scale below and one above ImageBind's limit.
     model = shake(Reference(18, 3, 3, bands=29, frames=41, patch=6, stride=5, out=10, stem_eps=0.3, eps=0.1, scale=20), 41, 0.25)
     mel = torch.randn(3, 29, 41, generator=g)
-    out = dict(model.state_dict(), mel=mel, vectors=model(mel))
+    out = {k: v.clone() for k, v in model.state_dict().items()} | {"mel": mel, "vectors": model(mel)}
     out["modality_trunks.vision.blocks.0.norm_1.weight"] = torch.ones(3)
     getattr(model.modality_postprocessors.audio, "1").log_logit_scale.fill_(np.log(150))
     out["vectors.clipped"] = model(mel)
