@@ -27,7 +27,8 @@ public struct AudioEncoderConfiguration: Codable, Sendable, Equatable {
   /// their number; ImageBind gives one vector.
   public var tokensPerClip = 1
   /// Whisper alone: the seconds of its window, the clip followed by silence; the clip alone when left out. 30 is what
-  /// Whisper was trained on and takes 15 times as long as 2.
+  /// Whisper was trained on and takes 25 times as long as 2. States of spoken words have a cosine of about 0.93 between the
+  /// two ways, means over a clip 0.86: an adapter is read with the window that it was trained with.
   public var windowSeconds: Double?
 
   /// Eight clips of two seconds, one behind the other, one token each, from Whisper tiny.en.
