@@ -112,7 +112,7 @@ public struct AudioEncoderConfiguration: Codable, Sendable, Equatable {
 /// ```swift
 /// let encoder = try AudioEncoder(AudioEncoderConfiguration())
 /// let pieces = try encoder.features([AudioClip(contentsOf: file)])  // [1, 8, 384], mask, seconds
-/// let hidden = try audioQFormer.readSound(pieces).queries
+/// let hidden = try audioQFormer.readSound(pieces).hidden
 /// ```
 public struct AudioEncoder: Sendable {
   /// Which model, and how sounds are cut.

@@ -221,6 +221,19 @@ private func count(_ shapes: [String: [Int]]) -> Int { shapes.values.reduce(0) {
     }
   }
 
+  @Test func sparseConfigurationTakesTheDefaults() throws {
+    let json = #"{"model_type": "imagebind", "audio_config": {"model_type": "imagebind_audio_model"}}"#
+    for json in [json, "{}"] {
+      let sparse = try JSONDecoder().decode(ImageBindAudioConfiguration.self, from: Data(json.utf8))
+      #expect(sparse == .huge)
+    }
+    let huge = ImageBindAudioConfiguration.huge
+    #expect(huge.layerNormEps == 1e-6 && huge.stemNormEps == 1e-5 && huge.scale == 20 && huge.mlpRatio == 4)
+    #expect(huge.melBands == 128 && huge.frames == 204 && huge.patchSize == 16 && huge.stride == 10)
+    let again = try JSONDecoder().decode(ImageBindAudioConfiguration.self, from: JSONEncoder().encode(Self.sizes))
+    #expect(again == Self.sizes)
+  }
+
   @Test(arguments: [
     (#"{"num_attention_heads": 7}"#, "num_attention_heads"), (#"{"add_kv_bias": false}"#, "add_kv_bias"),
     (#"{"model_type": "clip"}"#, "model_type"), (#"{"patch_size": 129}"#, "patch_size"),

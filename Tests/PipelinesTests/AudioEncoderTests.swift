@@ -202,10 +202,18 @@ import TorchNN
     expectClose(states.slice(1, 0, step: step), expected, relative: 1e-3)
   }
 
+  /// From a file to what the small audio Q-Former reads.
   @Test func defaultEncoderReadsSpeech() throws {
-    guard fetchedModel("whisper-tiny-en") != nil else { return }
+    guard let folder = fetchedModel("whisper-tiny-en") else { return }
     let encoder = try AudioEncoder(AudioEncoderConfiguration())
-    let pieces = try encoder.features([AudioClip(contentsOf: AudioEncoderTests.speech)])
+    let sound = try AudioClip(contentsOf: AudioEncoderTests.speech)
+    let pieces = try encoder.features([sound])
     #expect(pieces.features.shape == [1, 8, 384] && pieces.lengths == [2])
+    let mel = LogMel.whisper(Array(sound.samples[32_000...]), frames: 200)
+    let states = try WhisperEncoder.load(folder: folder).states(Tensor(mel.values, [1, 80, 200]))
+    expectClose(pieces.features.select(1, 1), states.mean(1))
+    let qformer = try AudioQFormer(.small, ParameterScope(FreshParameters(seed: 1)))
+    #expect(qformer.configuration.time.maxFrames == encoder.configuration.pieces)
+    #expect(try qformer.readSound(pieces).hidden.shape == [1, 8, 384])
   }
 }
