@@ -78,6 +78,17 @@ extension Tensor {
       scale.map(OperatorArgument.double) ?? .none, .bool(groupedQuery))
   }
 
+  /// One-dimensional convolution: `[B, C, T]` and a kernel `[out, C, k]` give `[B, out, (T + 2 · padding − k) / stride + 1]`.
+  ///
+  /// - Parameters:
+  ///   - weight: `[out, C, k]`.
+  ///   - bias: `[out]`.
+  ///   - stride: Steps from one result to the next.
+  ///   - padding: Zeros before the first and after the last step.
+  public func conv1d(_ weight: Tensor, _ bias: Tensor?, stride: Int = 1, padding: Int = 0) -> Tensor {
+    Ops.conv1d(.tensor(self), .tensor(weight), .tensor(bias), .ints([stride]), .ints([padding]))
+  }
+
   /// Two-dimensional convolution: `[B, C, H, W]` and a kernel `[out, C, h, w]`, without padding.
   public func conv2d(_ weight: Tensor, _ bias: Tensor?, stride: Int) -> Tensor {
     Ops.conv2d(.tensor(self), .tensor(weight), .tensor(bias), .ints([stride, stride]))

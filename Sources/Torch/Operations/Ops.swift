@@ -103,6 +103,7 @@ enum Ops {
   static let dropout = Operator("aten::dropout")
   static let crossEntropy = Operator("aten::cross_entropy_loss")
   static let attention = Operator("aten::scaled_dot_product_attention")
+  static let conv1d = Operator("aten::conv1d")
   static let conv2d = Operator("aten::conv2d")
   static let bicubic = Operator("aten::upsample_bicubic2d")
   static let bicubicAntialias = Operator("aten::_upsample_bicubic2d_aa")
