@@ -41,6 +41,42 @@ struct ConvertTests {
     }
   }
 
+  @Test("A conversion that is killed leaves nothing behind once the same destination has been written")
+  func killed() throws {
+    try withWorkplace { place in
+      func leftovers() -> [String] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: place.folder.path)) ?? []).filter {
+          $0.hasSuffix(".partial")
+        }
+      }
+      // Where a file may have 8 blocks and the signal for more is fatal, writing the weights kills the process.
+      let killed = try place.program.run(
+        after: "ulimit -c 0; ulimit -f 8", ["convert", published, place.path("out"), "--to", "qformer"])
+      #expect(killed.code == SIGXFSZ && killed.output.isEmpty, "\(killed)")
+      #expect(leftovers().count == 1 && !FileManager.default.fileExists(atPath: place.path("out")))
+      let again = try place.program.run("convert", published, place.path("out"), "--to", "qformer")
+      #expect(again.code == 0, "\(again)")
+      #expect(leftovers().isEmpty)
+    }
+  }
+
+  /// The verb reads BLIP-2's and InstructBLIP's files. Video-LLaMA's are made of other parts: nothing of them may be written
+  /// under another name.
+  @Test("Files of Video-LLaMA are refused by name", arguments: ["video_llama", "video_llama_audio"])
+  func videoLLaMA(name: String) throws {
+    try withWorkplace { place in
+      let file = fixtures.appendingPathComponent("video/\(name).pth").path
+      let found = name.hasSuffix("audio") ? "found Video-LLaMA's audio branch" : "found Video-LLaMA (video_query_tokens"
+      for layout in ["huggingface", "qformer"] {
+        let result = try place.program.run("convert", file, place.path("out"), "--to", layout)
+        #expect(result.code == 65 && result.output.isEmpty && result.errorLines.count == 1, "\(result)")
+        #expect(result.errors.hasPrefix("error: \(file): expected LAVIS' BLIP-2 or InstructBLIP"), "\(result)")
+        #expect(result.errors.contains(found) && result.errors.filter { $0 == "\n" }.count == 1, "\(result)")
+      }
+      #expect(!FileManager.default.fileExists(atPath: place.path("out")))
+    }
+  }
+
   @Test("What convert cannot do has a code and one line; nothing is written")
   func refusals() throws {
     try withWorkplace { place in
