@@ -29,9 +29,9 @@ let package = Package(
     fuzzer("FuzzSafetensors", "QFormer"),
     fuzzer("FuzzPyTorch", "QFormer"),
     fuzzer("FuzzShardIndex", "QFormer"),
-    fuzzer("FuzzTokenizer", "Pipelines"),
-    fuzzer("FuzzSentencePiece", "Pipelines"),
-    fuzzer("FuzzVocabulary", "Pipelines"),
+    fuzzer("FuzzTokenizer", "Tokenizers"),
+    fuzzer("FuzzSentencePiece", "Tokenizers"),
+    fuzzer("FuzzVocabulary", "Tokenizers"),
     fuzzer("FuzzConfiguration", "Pipelines", "QFormer"),
   ],
   swiftLanguageModes: [.v6])

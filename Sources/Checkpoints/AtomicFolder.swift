@@ -31,7 +31,10 @@ public enum AtomicFolder {
       return result
     } catch {
       try? manager.removeItem(at: temporary.url)
-      throw error
+      guard case CheckpointError.cannotWrite(let file, let reason) = error, file.hasPrefix(temporary.url.path + "/")
+      else { throw error }
+      // What people asked for, not what it was called on the way.
+      throw CheckpointError.cannotWrite(file: url.path + file.dropFirst(temporary.url.path.count), reason: reason)
     }
   }
 
@@ -41,7 +44,8 @@ public enum AtomicFolder {
     let (start, end) = (".\(url.lastPathComponent).", ".partial")
     for name in (try? FileManager.default.contentsOfDirectory(atPath: parent.path)) ?? []
     where name.hasPrefix(start) && name.hasSuffix(end) {
-      let numbers = name.dropFirst(start.count).dropLast(end.count).split(separator: ".", omittingEmptySubsequences: false)
+      let middle = name.dropFirst(start.count).dropLast(end.count)
+      let numbers = middle.split(separator: ".", omittingEmptySubsequences: false)
       guard numbers.count == 2, numbers.allSatisfy({ UInt32($0) != nil }) else { continue }
       let folder = parent.appendingPathComponent(name)
       guard let lock = lock(folder) else { continue }

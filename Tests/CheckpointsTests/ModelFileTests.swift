@@ -58,6 +58,13 @@ import Torch
       #expect(throws: CheckpointError.self) { try AtomicFolder.write(to: target) { _ in } }
       let other = folder.appendingPathComponent("other")
       #expect(throws: Stop.self) { try AtomicFolder.write(to: other) { _ in throw Stop() } }
+      // An error names what was asked for, not what it was called on the way.
+      let file = other.appendingPathComponent("none/x")
+      #expect(throws: CheckpointError.cannotWrite(file: file.path, reason: "No such file or directory")) {
+        try AtomicFolder.write(to: other) { temporary in
+          try AtomicFile.write(Data(), to: temporary.appendingPathComponent("none/x"))
+        }
+      }
       #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["deep"])
     }
   }
@@ -70,7 +77,9 @@ import Torch
         try FileManager.default.createDirectory(at: made, withIntermediateDirectories: false)
         try Data("x".utf8).write(to: made.appendingPathComponent("model.safetensors"))
       }
-      let others = [".b.1.2.partial", ".a.1.partial", ".a.1.x.partial", ".a.1.2.3.partial", ".a.1.2.partial.old", "a.1.2.partial"]
+      let others = [
+        ".b.1.2.partial", ".a.1.partial", ".a.1.x.partial", ".a.1.2.3.partial", ".a.1.2.partial.old", "a.1.2.partial",
+      ]
       for name in others + [".a.1.2.partial", ".a.77.4294967295.partial"] { try make(name) }
       try Data().write(to: folder.appendingPathComponent(".a.5.5.partial"))
       let outside = folder.appendingPathComponent("outside")

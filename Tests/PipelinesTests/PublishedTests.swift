@@ -174,6 +174,41 @@ struct PublishedTests {
     }
   }
 
+  /// A folder from elsewhere once could fill the memory through a link, or make the program wait for ever.
+  @Test("Configurations that are no small files are refused before they are read", .timeLimit(.minutes(1)))
+  func endlessConfigurations() throws {
+    try withTemporaryFolder { folder in
+      let vast = folder.appendingPathComponent("vast")
+      try Data("{".utf8).write(to: vast)
+      #expect(truncate(vast.path, 1 << 40) == 0)
+      #expect(mkfifo(folder.appendingPathComponent("pipe").path, 0o600) == 0)
+      for (target, words) in [
+        (vast.path, "too many"), (folder.path + "/pipe", "no regular file"), ("/dev/zero", "no regular file"),
+        (folder.path, "no regular file"),
+      ] {
+        for name in ["config.json", "preprocessor_config.json"] {
+          let model = folder.appendingPathComponent(UUID().uuidString)
+          try FileManager.default.createDirectory(at: model, withIntermediateDirectories: true)
+          let link = model.appendingPathComponent(name)
+          try FileManager.default.createSymbolicLink(atPath: link.path, withDestinationPath: target)
+          let readers: [() throws -> Void] =
+            name == "config.json"
+            ? [
+              { _ = try ModelFolder(model) }, { _ = try AdapterConfiguration(folder: model) },
+              { _ = try readConfiguration(BLIPConfiguration.self, folder: model) },
+            ] : [{ _ = try ImageProcessor(folder: model, size: 28) }]
+          for read in readers {
+            #expect {
+              try read()
+            } throws: { error in
+              "\(error)".contains(link.path) && "\(error)".contains(words)
+            }
+          }
+        }
+      }
+    }
+  }
+
   @Test("Sparse and old configurations are filled in")
   func sparse() throws {
     let json = """
@@ -187,6 +222,20 @@ struct PublishedTests {
     #expect(configuration.qformer.readsText && configuration.qformer.layerNormEps == 1e-12)
     #expect(configuration.qformer.vocabularySize == 30522 && configuration.qformer.encoderHiddenSize == 1408)
     #expect(configuration.imageTokenID == nil && configuration.beginID == 0)
+    // An older revision's name of the switch, which the architecture decides in any case, and no image token.
+    for (architecture, reads) in [("Blip2ForImageTextRetrieval", true), ("Blip2ForConditionalGeneration", false)] {
+      for key in ["qformer_text_input", "use_qformer_text_input"] {
+        for value in [true, false] {
+          let old = """
+            {"model_type": "blip-2", "architectures": ["\(architecture)"],
+             "qformer_config": {"\(key)": \(value), "vocab_size": 30523}}
+            """
+          let configuration = try JSONDecoder().decode(BLIPConfiguration.self, from: Data(old.utf8))
+          #expect(configuration.qformer.readsText == reads && configuration.qformer.vocabularySize == 30523)
+          #expect(configuration.imageTokenID == nil && configuration.architecture.rawValue == architecture)
+        }
+      }
+    }
     let plain = try JSONDecoder().decode(BLIPConfiguration.self, from: Data(#"{"model_type": "blip-2"}"#.utf8))
     #expect(plain.architecture == .blip2 && plain.beginID == 2 && !plain.qformer.readsText)
   }
