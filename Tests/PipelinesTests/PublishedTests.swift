@@ -5,6 +5,7 @@ import Pipelines
 import QFormer
 import TestSupport
 import Testing
+import Tokenizers
 import Torch
 
 /// Small random models of every published architecture, beside what transformers computes with them.
@@ -170,6 +171,48 @@ struct PublishedTests {
         try ModelFolder(folder)
       } throws: { error in
         "\(error)".contains("clip") && "\(error)".contains("instructblip")
+      }
+    }
+  }
+
+  /// LibTorch alone would say "index out of range in self", and nobody would know of what.
+  @Test("A tokenizer with more words than the model's table is named with the folder and the token")
+  func otherTokenizers() throws {
+    try withTemporaryFolder { folder in
+      for (name, place, kind) in [
+        ("blip2-opt", "tokenizer.json", "byte-bpe"),
+        ("instructblip-t5", "qformer_tokenizer/tokenizer.json", "word-piece"),
+        ("blip2-itm", "tokenizer.json", "word-piece"),
+      ] {
+        let model = folder.appendingPathComponent(name)
+        try FileManager.default.copyItem(at: fixtures.appendingPathComponent("published/\(name)"), to: model)
+        // The links of the copied folder lead nowhere.
+        for (file, kind) in [("tokenizer.json", name == "blip2-itm" ? "word-piece" : "byte-bpe"), (place, kind)] {
+          let url = model.appendingPathComponent(file)
+          try? FileManager.default.removeItem(at: url)
+          try FileManager.default.copyItem(
+            at: fixtures.appendingPathComponent("tokenizers/\(kind)/tokenizer.json"), to: url)
+        }
+        var text = try String(contentsOf: model.appendingPathComponent(place), encoding: .utf8)
+        let end = try #require(text.range(of: #"],"normalizer""#))
+        let count = try Tokenizer(contentsOf: model.appendingPathComponent(place)).vocabularySize
+        // More than the spare rows of any table here.
+        let more = (0..<8).map { number in
+          #",{"id":\#(count + number),"content":"<more\#(number)>","single_word":false,"lstrip":false,"rstrip":false,"#
+            + #""normalized":false,"special":true}"#
+        }
+        text.insert(contentsOf: more.joined(), at: end.lowerBound)
+        try Data(text.utf8).write(to: model.appendingPathComponent(place))
+        let image = try Image(width: 28, height: 28, pixels: Array(repeating: 90, count: 28 * 28 * 3))
+        #expect {
+          if name == "blip2-itm" {
+            _ = try ImageTextPipeline(model.path).scores([image], texts: ["a <more7>"])
+          } else {
+            _ = try ImageLanguagePipeline(model.path).describe([image], prompt: "a <more7>")
+          }
+        } throws: { error in
+          "\(error)".hasPrefix("\(model.path): the tokenizer gives <more7> the number \(count + 7),")
+        }
       }
     }
   }
