@@ -192,14 +192,12 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   /// - Throws: ``PipelineError`` that names the file and the field.
   public init(folder: URL) throws {
     let file = folder.appendingPathComponent("config.json")
-    guard let handle = FileManager.default.contents(atPath: file.path) else {
-      throw PipelineError.badConfiguration(file: file.path, reason: "cannot be read; expected an adapter's config.json")
-    }
+    let data = try SmallFile.configuration(file)
     struct Head: Decodable {
       let modelType: String?
       enum CodingKeys: String, CodingKey { case modelType = "model_type" }
     }
-    guard let head = try? JSONDecoder().decode(Head.self, from: handle) else {
+    guard let head = try? JSONDecoder().decode(Head.self, from: data) else {
       throw PipelineError.badConfiguration(file: file.path, reason: "expected a JSON object")
     }
     let known = Kind.allCases.map(\.rawValue)
@@ -209,7 +207,7 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
         found: head.modelType.map { "model_type \($0)" } ?? "none")
     }
     do {
-      self = try JSONDecoder().decode(AdapterConfiguration.self, from: handle)
+      self = try JSONDecoder().decode(AdapterConfiguration.self, from: data)
     } catch let error as DecodingError {
       throw PipelineError.badConfiguration(file: file.path, reason: error.words)
     }
@@ -228,6 +226,19 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     try AtomicFile.write(try encoder.encode(self), to: folder.appendingPathComponent("config.json"))
+  }
+}
+
+extension SmallFile {
+  /// The content of a configuration.
+  ///
+  /// - Throws: ``PipelineError/badConfiguration(file:reason:)``.
+  static func configuration(_ file: URL) throws -> Data {
+    do {
+      return try read(file)
+    } catch CheckpointError.unreadable(let file, let reason) {
+      throw PipelineError.badConfiguration(file: file, reason: "cannot be read: \(reason)")
+    }
   }
 }
 
