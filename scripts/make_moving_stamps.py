@@ -53,12 +53,13 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-from moving_stamps.failure import EX_CANTCREAT, EX_DATA, EX_UNAVAILABLE, EX_USAGE, Failure
+from moving_stamps.failure import EX_CANTCREAT, EX_UNAVAILABLE, EX_USAGE, Failure
 
 FORMAT = 1  # raise it when clips change: a finished set is then made anew
 
@@ -127,7 +128,9 @@ def encode_all(plans, objects, settings, folder, jobs):
     start = shown = time.monotonic()
     size, done = batch_size(settings["size"], settings["fps"], LONGEST), 0
     batches = [missing[first:first + size] for first in range(0, len(missing), size)]
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork"))
+    # An interruption is for this process; the workers end with the batch they are at.
+    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork"), initializer=signal.signal,
+                               initargs=(signal.SIGINT, signal.SIG_IGN))
     try:
         for count in pool.map(encode_batch, batches):
             done += count
@@ -259,7 +262,7 @@ def preview(output, size, path):
 
 def check(cache, settings):
     """Prints what can be answered without time; tells whether something leaks."""
-    from moving_stamps.leaks import measure, sound_facts
+    from moving_stamps.leaks import BLIND, measure, sound_facts
 
     plans = plans_of(objects_of(cache), settings)
     names = {split: {actor["name"].lower() for plan in plans if plan["split"] == split for actor in plan["actors"]}
@@ -268,10 +271,14 @@ def check(cache, settings):
     print(f"objects seen or heard in both splits: {len(names['train'] & names['val'])}")
     leaks = len(names["train"] & names["val"])
     print(f"{'task':20}{'view':10}{'n':>6}{'chance':>8}{'ridge':>8}{'15-NN':>8}")
+    untold = dict.fromkeys(BLIND)
     for task, view, count, chance, ridge, near, blind, leak in measure(plans):
+        untold.pop(task, None)
         leaks += leak
         note = "  LEAK" if leak else "  at chance" if blind else ""
         print(f"{task:20}{view:10}{count:6}{chance:8.3f}{ridge:8.3f}{near:8.3f}{note}", flush=True)
+    if untold:
+        print(f"too few questions to tell: {', '.join(untold)}")
     count, places, shown, others = sound_facts(plans)
     print(f"sound: {count} questions, the answer stands first to fourth {places} times; "
           f"an object shown is the answer {shown} times, one of the three others {others} times")
@@ -281,8 +288,13 @@ def check(cache, settings):
 # --- The command -----------------------------------------------------------------------------------------------------
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(EX_USAGE, f"error: {message}; see {self.prog} --help\n")
+
+
 def parsed():
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="scripts/make-moving-stamps", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Renders clips of moving stamps with sound, captions and questions whose truth is known, into\n"
                     "$QFORMER_CACHE/data/moving-stamps (default ~/.cache/swift-qformer/data/moving-stamps). Needs\n"
@@ -310,17 +322,14 @@ def parsed():
     parser.add_argument("--force", action="store_true", help="renders again what is already there")
     arguments = parser.parse_args()
 
-    def wrong(text):
-        parser.exit(EX_USAGE, f"error: {text}; see scripts/make-moving-stamps --help\n")
-
     if len(arguments.clips) > 2 or min(arguments.clips) < 1 or max(arguments.clips) > 1_000_000:
-        wrong(f"--clips takes one or two numbers from 1 to 1000000, not {' '.join(map(str, arguments.clips))}")
+        parser.error(f"--clips takes one or two numbers from 1 to 1000000, not {' '.join(map(str, arguments.clips))}")
     if not 64 <= arguments.size <= 1024 or arguments.size % 2:
-        wrong(f"--size is an even number from 64 to 1024, not {arguments.size}")
+        parser.error(f"--size is an even number from 64 to 1024, not {arguments.size}")
     if not 4 <= arguments.fps <= 60:
-        wrong(f"--fps is from 4 to 60, not {arguments.fps}")
+        parser.error(f"--fps is from 4 to 60, not {arguments.fps}")
     if arguments.jobs < 1:
-        wrong(f"--jobs is at least 1, not {arguments.jobs}")
+        parser.error(f"--jobs is at least 1, not {arguments.jobs}")
     return arguments
 
 

@@ -102,7 +102,7 @@ def encode(plans, objects, size, fps, folder):
                 "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact",
                 "-movflags", "+faststart", "-f", "mp4", str(partials[-1][0])]
         command = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-filter_threads", "1", *inputs, *outputs]
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True)
         if result.returncode != 0:
             for partial, _ in partials:
                 partial.unlink(missing_ok=True)
