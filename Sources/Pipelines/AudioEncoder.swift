@@ -199,7 +199,7 @@ public struct AudioEncoder: Sendable {
   ///
   /// - Parameter sounds: of any lengths, each at least one sample. Silence stands for a video without sound in a batch.
   /// - Returns: features `[B, S, Da]`, the mask `[B, S]` where a piece is missing, and the seconds `[B, S]` at which pieces
-  ///   begin, counted from the start of the file (``AudioClip/start``).
+  ///   begin, counted from the start of the file (`AudioClip.start`).
   /// - Throws: ``PipelineError/badInput(_:)`` for no sounds or one without samples, `TorchError`.
   public func features(_ sounds: [AudioClip]) throws -> TimedFeatures {
     guard !sounds.isEmpty else { throw PipelineError.badInput("no sound to encode") }
