@@ -27,7 +27,8 @@ struct AdapterStart {
   /// Whether a parameter is trained.
   static func isTrained(_ name: String, _ recipe: Recipe) -> Bool {
     if wordTables.contains(name) { return false }
-    return recipe.video.freeze == .none || !recipe.objective.readsVideo || !SpatioTemporalQFormer.isInheritedAttention(name)
+    return recipe.video.freeze == .none || !recipe.objective.readsVideo
+      || !SpatioTemporalQFormer.isInheritedAttention(name)
   }
 
   /// Makes the model that the recipe trains.
@@ -335,7 +336,8 @@ private struct Maker {
     let projection = "language_projection.*"
     let unused = (readsText ? [] : Self.textSide) + (isProjecting ? [] : [projection])
     // A projection to another language model would not fit: a new one takes its place.
-    let keyMap = isProjecting ? KeyMap.identity : KeyMap([KeyMap.Rule("language_projection", "new.language_projection")])
+    let keyMap =
+      isProjecting ? KeyMap.identity : KeyMap([KeyMap.Rule("language_projection", "new.language_projection")])
     let model = try loadModel(
       from: Checkpoint(contentsOf: folder), keyMap: keyMap,
       bases: readsText ? AdapterStart.words(adapter.text, store: store) : [], ignoring: unused,

@@ -42,10 +42,12 @@ public struct AnswerEvaluation: Codable, Sendable, Equatable {
     let asked = rows.flatMap { questions[$0] }
     func areRight(_ shift: Int) throws -> [Bool] {
       try RetrievalEvaluation.batches(rows, 4).flatMap { batch in
-        let seen = try withError { try withNoGrad {
-          let clips = try features.clips(batch.map { ($0 + shift) % features.count })
-          return try adapter.languageTokens(of: clips, isTraining: false)
-        } }
+        let seen = try withError {
+          try withNoGrad {
+            let clips = try features.clips(batch.map { ($0 + shift) % features.count })
+            return try adapter.languageTokens(of: clips, isTraining: false)
+          }
+        }
         progress?.update(batch.last! + 1)
         return try choices(language, tokens: seen, questions: batch.map { questions[$0] }).enumerated().flatMap {
           index, chosen in zip(questions[batch[index]], chosen).map { $0.choices[$1] == $0.answer }

@@ -80,8 +80,9 @@ public struct CaptionEvaluation: Codable, Sendable, Equatable {
   ) throws -> [String] {
     try withError {
       try withNoGrad {
+        // [rows, Dv]
         func pooled(_ stack: FeatureStack, _ rows: [Int]) throws -> Tensor {
-          .cat(try RetrievalEvaluation.batches(rows, 64).map { try stack.clips($0).meanFrame.mean(1) }, 0)  // [rows, Dv]
+          .cat(try RetrievalEvaluation.batches(rows, 64).map { try stack.clips($0).meanFrame.mean(1) }, 0)
         }
         let base = try pooled(training, Array(0..<training.count))
         let center = base.mean(0)

@@ -100,7 +100,7 @@ struct FeatureStack {
       joined(parts.map(\.features)), joined(parts.map(\.mask)), joined(parts.map(\.seconds))
     )
     let frames = Int(mask.sum(1).max().item)
-    let isFull = mask.count == Int(mask.sum().item)
+    let isFull = rows.count * frames == Int(mask.sum().item)
     let clips = try TimedFeatures(
       features.narrow(1, 0, frames), mask: isFull ? nil : mask.narrow(1, 0, frames),
       seconds: seconds.narrow(1, 0, frames))

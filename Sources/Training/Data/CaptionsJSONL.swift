@@ -89,7 +89,8 @@ public enum CaptionsJSONL {
     }
     guard
       let item = CaptionedImage(
-        id: line.imageID ?? line.id ?? first, captions: line.captions ?? line.caption.map { [$0] } ?? [], frames: frames,
+        id: line.imageID ?? line.id ?? first, captions: line.captions ?? line.caption.map { [$0] } ?? [],
+        frames: frames,
         isVideo: line.video != nil, seconds: line.seconds, questions: line.questions ?? [], category: line.category)
     else { throw bad("a caption", "none that is not empty") }
     return item

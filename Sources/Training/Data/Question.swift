@@ -21,7 +21,7 @@ public struct Question: Codable, Sendable, Equatable {
   var objection: (expected: String, found: String)? {
     func quoted(_ texts: [String]) -> String { texts.map { "'\($0)'" }.joined(separator: ", ") }
     for (name, text) in [("question", question), ("answer", answer), ("task", task)]
-    where text.allSatisfy(\.isWhitespace) { return ("a \(name)", "an empty one") }
+    where text.allSatisfy(\.isWhitespace) { return ("'\(name)' with words", "an empty one") }
     guard choices.count >= 2 else { return ("at least two choices for '\(question)'", "\(choices.count)") }
     guard Set(choices).count == choices.count else {
       return ("different choices for '\(question)'", quoted(choices))
