@@ -45,7 +45,8 @@ public struct ImageTextQFormer: Sendable {
   public let configuration: ImageTextConfiguration
   /// The querying transformer.
   public let qformer: QFormer
-  let heads: ObjectiveHeads
+  /// What compares images with texts.
+  public let heads: ObjectiveHeads
   private let visionNorm: LayerNorm
 
   /// Takes `vision_model.post_layernorm`, the Q-Former, `vision_projection`, `text_projection`, `itm_head`, `temp` and

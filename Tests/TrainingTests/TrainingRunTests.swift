@@ -50,9 +50,9 @@ struct TrainingRunTests {
       let output = folder.appendingPathComponent(name)
       let run =
         switch recipe.objective {
-        case .imageText: ImageTextTraining.run
+        case .imageText, .videoText: ImageTextTraining.run
         case .imageWords: ImageWordsTraining.run
-        case .imageLanguage: ImageLanguageTraining.run
+        case .imageLanguage, .videoLanguage: ImageLanguageTraining.run
         }
       return try run(recipe, output, resumes, models.store, false, stop)
     }
