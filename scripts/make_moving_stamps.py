@@ -298,7 +298,7 @@ def parsed():
         prog="scripts/make-moving-stamps", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Renders clips of moving stamps with sound, captions and questions whose truth is known, into\n"
                     "$QFORMER_CACHE/data/moving-stamps (default ~/.cache/swift-qformer/data/moving-stamps). Needs\n"
-                    "scripts/setup and scripts/fetch-data cut-outs; about ten minutes on two cores, about 80 MB. What\n"
+                    "scripts/setup and scripts/fetch-data cut-outs; about four minutes on two free cores, 75 MB. What\n"
                     "is there is left alone; what was interrupted goes on.",
         epilog="examples:\n"
                "  scripts/make-moving-stamps\n"

@@ -115,6 +115,17 @@ import Testing
       #expect(known["train"]!.isDisjoint(with: known["val"]!))
       var turns = 0
 
+      // The answer stands at each place among the choices equally often.
+      var places: [String: [Int]] = [:]
+      for clip in clips {
+        for question in clip.questions {
+          let count = question.choices.count
+          places["\(clip.split), \(question.task), \(count)", default: Array(repeating: 0, count: count)][
+            try #require(question.choices.firstIndex(of: question.answer))] += 1
+        }
+      }
+      #expect(places.values.allSatisfy { $0.max()! - $0.min()! <= 1 }, "\(places)")
+
       for (clip, track) in zip(clips, tracks) {
         #expect(clip.captions.count == 3 && clip.captions.allSatisfy { !$0.isEmpty })
         #expect((1...3).contains(clip.questions.count))
@@ -155,7 +166,8 @@ import Testing
       let changed = track.objects.filter { $0.places[index] != $0.places[index - 1] }
       let boxes = changed.flatMap { object in
         [object.places[index - 1], object.places[index]].compactMap { $0 }.map { place in
-          let reach = place[2] * (object.shape[0] * object.shape[0] + object.shape[1] * object.shape[1]).squareRoot() / 2
+          let reach =
+            place[2] * (object.shape[0] * object.shape[0] + object.shape[1] * object.shape[1]).squareRoot() / 2
           return (x: place[0] * 112, y: place[1] * 112, reach: reach * 112 + 5)
         }
       }
@@ -174,7 +186,9 @@ import Testing
       }
       #expect(outside == 0, "\(track.id), frame \(index): \(outside) pixels change where nothing happens")
       let cameOrWent = changed.contains { ($0.places[index] == nil) != ($0.places[index - 1] == nil) }
-      if cameOrWent { #expect(differing > 20, "\(track.id), frame \(index): \(changed.map(\.name)) came or went unseen") }
+      if cameOrWent {
+        #expect(differing > 20, "\(track.id), frame \(index): \(changed.map(\.name)) came or went unseen")
+      }
     }
   }
 
@@ -186,7 +200,8 @@ import Testing
       guard let start = object.places.first ?? nil, let end = object.places.last ?? nil else { continue }
       guard start[0] == end[0], start[1] == end[1], start[3] != end[3] else { continue }
       let turn = clip.questions.first { $0.task == "turn" && $0.question.contains("the \(object.name) ") }
-      let way = turn?.answer ?? (clip.captions[0].contains("\(object.name) turns clockwise") ? "clockwise" : "counterclockwise")
+      let way =
+        turn?.answer ?? (clip.captions[0].contains("\(object.name) turns clockwise") ? "clockwise" : "counterclockwise")
       let angle = (end[3] - start[3] + 360).truncatingRemainder(dividingBy: 360)
       #expect((way == "clockwise") == (angle < 180), "\(clip.id): \(way) by \(angle) degrees")
       // Mean difference to the first frame turned clockwise by an angle, over the disc around the object.
@@ -202,7 +217,8 @@ import Testing
             let to = (Int(y + row) * 112 + Int(x + column)) * 3
             let from = (Int(y + source.1) * 112 + Int(x + source.0)) * 3
             for channel in 0..<3 {
-              sum += abs(Double(frames[frames.count - 1].pixels[to + channel]) - Double(frames[0].pixels[from + channel]))
+              sum += abs(
+                Double(frames[frames.count - 1].pixels[to + channel]) - Double(frames[0].pixels[from + channel]))
             }
             pixels += 3
           }

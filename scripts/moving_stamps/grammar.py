@@ -41,16 +41,19 @@ def joined(patterns, *clauses):
 
 
 class Questions:
-    """The questions of a clip. Order of choices and wording are drawn, so that neither tells the answer."""
+    """The questions of a clip. Order of choices and wording are drawn, so that neither tells the answer: `place` gives the
+    answer's place among so many choices of a task, each equally often."""
 
-    def __init__(self, random):
-        self.random = random
+    def __init__(self, random, place):
+        self.random, self.place = random, place
         self.asked = []
 
     def ask(self, task, wordings, answer, choices):
         choices = list(choices)
         self.random.shuffle(choices)
         assert answer in choices and len(set(choices)) == len(choices)
+        choices.remove(answer)
+        choices.insert(self.place(task, len(choices) + 1), answer)
         question = self.random.choice(wordings)
         self.asked.append({"question": question, "answer": answer, "choices": choices, "task": task})
 

@@ -82,11 +82,18 @@ class Planner:
         self.things = Deck(self.random, objects.things[split])
         self.sounds = Sounds(objects, split, self.random, voices)
         self.decks = {}
+        self.choosing = randomness.Random(f"moving stamps/choices/{seed}/{split}")
+        self.answer_places = {}
 
     def deck(self, name, options):
         if name not in self.decks:
             self.decks[name] = Deck(self.random, options)
         return self.decks[name].draw()
+
+    def answer_place(self, task, choices):
+        """Where the answer stands among so many choices."""
+        deck = self.answer_places.setdefault((task, choices), Deck(self.choosing, range(choices)))
+        return deck.draw()
 
     def clips(self, count):
         kinds = [kind for kind, share in KINDS.items() for _ in range(share)]
@@ -108,7 +115,7 @@ class Scene:
         self.seconds = self.frames / planner.fps
         self.times = [(frame + 0.5) / self.frames for frame in range(self.frames)]
         self.actors = []
-        self.questions = Questions(self.random)
+        self.questions = Questions(self.random, planner.answer_place)
         self.captions = None
 
     # --- Actors and places
