@@ -56,6 +56,10 @@ public enum ImageTextTraining {
     let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
     let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
     var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
+    if step == 0 && recipe.imageText.canonicalStart {
+      try CanonicalStart.apply(
+        model, parameters, features: data.train.features, captions: captions, showsProgress: showsProgress)
+    }
     let progress = Progress("training", total: totalSteps, isOn: showsProgress)
     var meter = Meter()
     func validate() throws {
@@ -139,7 +143,9 @@ public enum ImageTextTraining {
       let configuration = try configuration(recipe, textFolder: textFolder, encoderWidth: encoderWidth)
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageTextQFormer(configuration, scope)
-      return start(model, inherited: try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters))
+      let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters)
+      if recipe.adapter.crossAttention == .mean { try QFormerStart.readMeans(parameters) }
+      return start(model, inherited: inherited)
     }
     let folder = try store.adapter(name)
     let adapter = try AdapterConfiguration(folder: folder)

@@ -76,5 +76,23 @@ enum QFormerStart {
     return inherited
   }
 
+  /// Lets new cross-attention start as the mean of the patches: values and output are the identity, while keys and
+  /// queries stay small, so that all patches get nearly the same weight.
+  ///
+  /// - Parameter path: As above.
+  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for an encoder of another width.
+  static func readMeans(_ parameters: Parameters, below path: String = "") throws {
+    for (name, tensor) in parameters.all where name.hasPrefix(path) && name.contains(".crossattention.") {
+      guard name.hasSuffix("attention.value.weight") || name.hasSuffix("output.dense.weight") else { continue }
+      guard tensor.size(0) == tensor.size(1) else {
+        throw TrainingError.badRecipe(
+          file: "recipe",
+          reason: "adapter.crossAttention is mean, which needs an encoder as wide as the Q-Former: \(name) is "
+            + "\(tensor.shape)")
+      }
+      try withError { withNoGrad { tensor.copy(from: Tensor.identity(tensor.size(0)).to(.float32)) } }
+    }
+  }
+
   private static let positionTable = "embeddings.position_embeddings.weight"
 }

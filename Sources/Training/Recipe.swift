@@ -53,8 +53,19 @@ public struct Recipe: Codable, Sendable, Equatable {
   public struct Adapter: Codable, Sendable, Equatable {
     /// Adapter to start from, a name or a folder; without it the Q-Former starts from the text model.
     public var start: String?
+    /// How new cross-attention starts.
+    public enum CrossAttention: String, Codable, Sendable, CaseIterable {
+      /// Small random weights, N(0, 0.02²), as in BLIP-2: at first hardly anything of the image comes through.
+      case normal
+      /// Values and output pass through and keys are small: queries start by reading the mean of the patches. Needs an
+      /// encoder as wide as the Q-Former.
+      case mean
+    }
+
     /// M, the number of queries.
     public var queries = 32
+    /// How cross-attention of a new Q-Former starts.
+    public var crossAttention = CrossAttention.normal
     /// Rows of the position table, at least the longest text.
     public var positions = 64
     /// Dropout of hidden states.
@@ -104,6 +115,8 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var temperature = 0.07
     /// The temperature is kept at or above this.
     public var minimumTemperature = 0.01
+    /// Whether the contrastive projections start from canonical correlations over the training pairs, and not at random.
+    public var canonicalStart = false
     /// How many candidates of contrastive retrieval are re-ranked by matching in the last validation.
     public var rerank = 16
   }

@@ -89,6 +89,8 @@ enum Ops {
 
   static let matmul = Operator("aten::matmul")
   static let solve = Operator("aten::linalg_solve")
+  static let eigh = Operator("aten::linalg_eigh")
+  static let svd = Operator("aten::linalg_svd")
 
   static let linear = Operator("aten::linear")
   static let embedding = Operator("aten::embedding")
