@@ -71,7 +71,8 @@ struct AdapterScoreTests {
       let pipeline = try ImageTextPipeline(store: place.models.store)
       let stack = try place.stack()
       let evaluation = try RetrievalEvaluation.run(
-        FirstFrameQFormer(pipeline.adapter), features: stack, captions: place.captions, texts: pipeline.texts, rerank: rerank)
+        FirstFrameQFormer(pipeline.adapter), features: stack, captions: place.captions, texts: pipeline.texts,
+        rerank: rerank)
 
       let owners = place.captions.enumerated().flatMap { image, list in list.map { _ in image } }
       let texts = place.captions.flatMap { $0 }

@@ -174,7 +174,8 @@ struct ClipDataTests {
       let place = try Place(folder, [#"{"image": "0.png", "caption": "a"}"#])
       _ = try place.open(nil)
       _ = try place.open(frames(8)) { throw MustNotEncode() }
-      let videos = try Place(folder, [#"{"video": "\#(video("bframes.mp4").path)", "caption": "a"}"#])
+      let videos = try Place(
+        folder.appendingPathComponent("videos"), [#"{"video": "\#(video("bframes.mp4").path)", "caption": "a"}"#])
       #expect {
         try videos.open(nil)
       } throws: { error in
@@ -182,7 +183,8 @@ struct ClipDataTests {
         return name.hasSuffix("bframes.mp4") && found == "a video"
       }
       // A header without frames.
-      let empty = try Place(folder, [#"{"video": "\#(video("header.mp4").path)", "caption": "a"}"#])
+      let empty = try Place(
+        folder.appendingPathComponent("empty"), [#"{"video": "\#(video("header.mp4").path)", "caption": "a"}"#])
       #expect {
         try empty.open(frames(8))
       } throws: { error in "\(error)".contains("header.mp4") && (error is MediaError || error is DataError) }
@@ -230,7 +232,7 @@ struct ClipDataTests {
       (question(#""answer": "x", "choices": ["y", "z"]"#), "'x', the answer to 'q', among the choices, found 'y', 'z'"),
       (question(#""answer": "x", "choices": ["x"]"#), "at least two choices for 'q', found 1"),
       (question(#""answer": "x", "choices": ["x", "x"]"#), "different choices for 'q'"),
-      (question(#""answer": "", "choices": ["", "x"]"#), "an answer, found an empty one"),
+      (question(#""answer": "", "choices": ["", "x"]"#), "'answer' with words, found an empty one"),
       (question(#""choices": ["x", "y"]"#), "no 'answer'"),
     ] {
       let file = try scratch.write("captions.jsonl", bad)

@@ -219,7 +219,8 @@ struct DataSetTests {
       try CaptionedImages.load(DataSource(format: .captionsJSONL, path: file, split: "test"))
     }
     for (bad, words) in [
-      (#"{"image": "none.png", "caption": "a"}"#, "no such file"), (#"{"caption": "a"}"#, "'image', 'images' or 'video'"),
+      (#"{"image": "none.png", "caption": "a"}"#, "no such file"),
+      (#"{"caption": "a"}"#, "'image', 'images' or 'video'"),
       (#"{"image": "cup.png"}"#, "expected a caption"), ("[]", "that is no"), ("{\"image", "no valid JSON"),
       (#"{"image": "cup.png", "captions": "a"}"#, "'captions' that is no Array"),
     ] {

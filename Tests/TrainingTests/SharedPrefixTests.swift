@@ -27,7 +27,9 @@ import TorchNN
   @Test func aPromptIsReadAndNotScored() throws {
     let whole = SharedPrefix(texts: captions([[[5, 6, 7, 2], [9, 2]], [[8, 4, 2]]]), prefix: 5, begin: 1)
     let split = SharedPrefix(
-      texts: [[.init(prompt: [5, 6], target: [7, 2]), .init(target: [9, 2])], [.init(prompt: [8], target: [4, 2])]],
+      texts: [
+        [.init(prompt: [5, 6], target: [7, 2]), .init(target: [9, 2])], [.init(prompt: [8], target: [4, 2])],
+      ],
       prefix: 5, begin: 1)
     #expect(split.ids.values(as: Int.self) == whole.ids.values())
     #expect(split.plan.mask?.values(as: Float.self) == whole.plan.mask?.values())

@@ -18,10 +18,10 @@ enum TinyClips {
     }
     let lines = ["train", "val"].flatMap { split in
       pairs.map { first, second in
-        let (a, b) = (colours[first], colours[second])
+        let a = colours[first]
         return """
           {"id": "\(split)-\(first)\(second)", "images": ["\(first).png", "\(second).png"], "seconds": [0, 1.5], \
-          "split": "\(split)", "captions": ["\(a) then \(b)"], "questions": [{"question": "what comes first?", \
+          "split": "\(split)", "captions": ["\(a) first"], "questions": [{"question": "what comes first?", \
           "answer": "\(a)", "choices": ["\(colours[min(first, second)])", "\(colours[max(first, second)])"], \
           "task": "order"}, {"question": "how many?", "answer": "two", "choices": ["one", "two", "three", "four"], \
           "task": "count"}]}
