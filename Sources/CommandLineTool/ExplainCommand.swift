@@ -75,22 +75,28 @@ struct ExplainCommand: ParsableCommand {
       explainer = loaded
       return loaded
     }
-    func add(_ path: String, _ clip: WatchedClip, isClip: Bool) throws {
-      let explanation = try load().explain(clip.features, text: text, choice: choice)
-      var drawn = try page ?? ExplanationPage(in: URL(fileURLWithPath: output), model: model)
-      let entry = try drawn.add(URL(fileURLWithPath: path), explanation, frames: clip.frames, isClip: isClip)
+    func add(_ path: String, _ frames: [Image], _ explanation: Explanation, isClip: Bool) throws {
+      var drawn = try page ?? ExplanationPage(
+        in: URL(fileURLWithPath: output), model: URL(fileURLWithPath: model).lastPathComponent)
+      let entry = try drawn.add(URL(fileURLWithPath: path), explanation, frames: frames, isClip: isClip)
       page = drawn
       print(path, explanation, entry, isClip: isClip)
     }
     if contents.isVideoAdapter {
       try inputs.forEachClip(
-        batch: 1, load: load, read: { try read($0, $1, $2) }, { _, group in
-          for (path, item) in group { try add(path, item.clip, isClip: item.isVideo) }
-        })
+        batch: 1, load: load,
+        read: { explainer, path, file in
+          let clip = try read(explainer, path, file)
+          return (clip.frames, try explainer.explain(clip.features, text: text, choice: choice), file.isVideo)
+        }
+      ) { _, group in
+        for (path, item) in group { try add(path, item.0, item.1, isClip: item.2) }
+      }
     } else {
       try inputs.forEach(batch: 1, for: contents) { group in
         for (path, image) in group {
-          try add(path, load().encoder.watch(.picture(image), frames: .uniform(1), name: path), isClip: false)
+          let clip = try load().encoder.watch(.picture(image), frames: .uniform(1), name: path)
+          try add(path, clip.frames, load().explain(clip.features, text: text, choice: choice), isClip: false)
         }
       }
     }
@@ -109,14 +115,11 @@ struct ExplainCommand: ParsableCommand {
     return explainer
   }
 
-  private func read(
-    _ explainer: Explainer, _ path: String, _ file: VisualFile
-  ) throws -> (clip: WatchedClip, isVideo: Bool) {
+  private func read(_ explainer: Explainer, _ path: String, _ file: VisualFile) throws -> WatchedClip {
     let usual = explainer.usualFrames ?? AdapterConfiguration.Frames()
     let clip = try explainer.encoder.watch(file, frames: frames.choice(usual, seed: common.seed), name: path)
     if clip.features.lostPackets > 0 { Notes.lost(clip.features.lostPackets, of: path, common) }
-    if case .video = file { return (clip, true) }
-    return (clip, false)
+    return clip
   }
 
   private func print(_ path: String, _ explanation: Explanation, _ entry: ExplanationPage.Entry, isClip: Bool) {
@@ -138,4 +141,8 @@ struct ExplainCommand: ParsableCommand {
     if let words = explanation.words { line["tokens"] = words.tokens }
     Output.json(line)
   }
+}
+
+extension VisualFile {
+  fileprivate var isVideo: Bool { if case .video = self { true } else { false } }
 }

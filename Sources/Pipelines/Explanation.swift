@@ -342,7 +342,8 @@ public final class Explainer: Sendable {
     let groups = QueryGroup.allCases.compactMap { group -> Explanation.Group? in
       let count = whole.configuration.size(of: group)
       defer { first += count }
-      return count == 0 ? nil : .init(name: "\(group.rawValue) queries", queries: first..<first + count)
+      let name = "\(group.rawValue) \(count == 1 ? "query" : "queries")"
+      return count == 0 ? nil : .init(name: name, queries: first..<first + count)
     }
     return View(
       qformer: whole.textQFormer, image: try whole.keyValues(pooled), groups: groups,

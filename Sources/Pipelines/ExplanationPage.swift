@@ -117,8 +117,8 @@ public struct ExplanationPage {
     article { background: #fff; border-radius: 10px; padding: 1rem 1.1rem 1.2rem; box-shadow: 0 1px 3px #0002;
               margin-bottom: 1.2rem }
     img { display: block; border-radius: 5px }
-    .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; max-width: 800px }
-    .pair img { width: 100%; max-height: 340px; object-fit: contain; background: #eee }
+    .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem }
+    .pair img { width: 100%; max-height: 400px; object-fit: contain; background: #f3f3f0 }
     .time { overflow-x: auto }
     .strip { display: grid; gap: 0 }
     .strip div { padding: 1px; text-align: center; font-size: .76rem; color: #5b6272;
@@ -126,12 +126,12 @@ public struct ExplanationPage {
     .strip div.best { color: #8a5a00; font-weight: 700 }
     .strip img { width: 100% }
     svg.curve { display: block; width: 100%; height: 92px; background: #faf9f6; border-radius: 5px }
-    .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)); gap: .45rem }
-    .words { grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)) }
+    .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: .6rem .5rem }
+    .words { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
     figure { margin: 0 } figure img { width: 100% }
-    figcaption { font-size: .74rem; color: #5b6272; text-align: center; overflow-wrap: anywhere }
-    .words figcaption { font-size: .86rem; color: #1d2230; font-weight: 600 }
-    .words figcaption small { color: #868c99; font-weight: 400 }
+    figcaption { font-size: .8rem; color: #1d2230; font-weight: 600; text-align: center; overflow-wrap: anywhere }
+    figcaption small { color: #868c99; font-weight: 400 }
+    .words figcaption { font-size: .92rem }
     </style>
     </head>
     <body>
@@ -156,7 +156,7 @@ private struct ExplanationCard {
   let frames: [Image]
   let isClip: Bool
 
-  private static let thumbnail = 128
+  private static let thumbnail = 176
 
   /// Overlays of a map `[T, N]` on all frames.
   func overlays(_ map: Tensor, limit: Int) throws -> [Image] {
@@ -176,7 +176,7 @@ private struct ExplanationCard {
     let note = chosen.isEmpty ? "mean over layers and heads" : chosen.joined(separator: ", ")
     var parts = ["<article>", "<h2>\(Gallery.escaped(title))</h2>"]
     parts.append(isClip ? try timeline(note) : try pair(note))
-    for group in explanation.groups { parts.append(try queries(of: group)) }
+    for group in explanation.groups where group.queries.count > 1 { parts.append(try queries(of: group)) }
     if let words = explanation.words { parts.append(try self.words(words)) }
     return (parts + ["</article>"]).joined(separator: "\n")
   }
@@ -244,34 +244,46 @@ private struct ExplanationCard {
 
   /// Every query of a group, of a clip on the frame that it looks at most.
   private func queries(of group: Explanation.Group) throws -> String {
+    let mean = explanation.maps.narrow(0, group.queries.lowerBound, group.queries.count).mean(0)
     let figures = try group.queries.map { query in
-      try figure(explanation.maps.select(0, query), caption: "\(query)")
+      try figure(explanation.maps.select(0, query), mean: mean, caption: "\(query)")
     }
-    let place = isClip ? "each on the frame it looks at most" : "each on a scale of its own"
+    let place = isClip ? "each on the frame it looks at most; " : ""
     return """
-      <h3>Each of the \(group.queries.count) \(Gallery.escaped(group.name)) <small>\(place)</small></h3>
+      <h3>Each of the \(group.queries.count) \(Gallery.escaped(group.name)) <small>\(place)the share of its attention \
+      that lies elsewhere than their mean</small></h3>
       <div class="many">\(figures.joined())</div>
       """
   }
 
   /// What each word of the text looks at.
   private func words(_ words: Explanation.Words) throws -> String {
+    let mean = words.maps.mean(0)
     let figures = try words.tokens.enumerated().dropFirst().dropLast().map { number, token in
-      try figure(words.maps.select(0, number), caption: token)
+      try figure(words.maps.select(0, number), mean: mean, caption: token)
     }
-    let note = "self-attention to queries, then their cross-attention"
+    let note = """
+      self-attention to queries, then their cross-attention; the share of its attention that lies elsewhere than the mean \
+      of all tokens
+      """
     return """
       <h3>What the words of “\(Gallery.escaped(words.text))” look at through the queries <small>\(note)</small></h3>
       <div class="many words">\(figures.joined())</div>
       """
   }
 
-  private func figure(_ map: Tensor, caption: String) throws -> String {
-    let ofFrames: [Double] = try withError { map.sum(1).values() }
+  /// One map with how far it lies from a mean: half the sum of absolute differences, 0 for the same, 1 for no overlap.
+  private func figure(_ map: Tensor, mean: Tensor, caption: String) throws -> String {
+    let (ofFrames, apart): ([Double], Double) = try withError {
+      (map.sum(1).values(), (map - mean).abs().sum().item / 2)
+    }
     let frame = ofFrames.indices.max { ofFrames[$0] < ofFrames[$1] } ?? 0
-    let time = isClip ? " <small>\(Self.number(explanation.seconds[frame], 2)) s</small>" : ""
+    let time = isClip ? "\(Self.number(explanation.seconds[frame], 2)) s · " : ""
     let image = try overlay(map, frame: frame, limit: Self.thumbnail)
-    return "<figure>\(try Self.image(image, caption))<figcaption>\(Gallery.escaped(caption))\(time)</figcaption></figure>"
+    return """
+      <figure>\(try Self.image(image, caption))<figcaption>\(Gallery.escaped(caption)) <small>\(time)\
+      \(Self.number(100 * apart, 0)) %</small></figcaption></figure>
+      """
   }
 
   private static func image(_ image: Image, _ words: String) throws -> String {
