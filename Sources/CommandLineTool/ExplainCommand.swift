@@ -76,8 +76,10 @@ struct ExplainCommand: ParsableCommand {
       return loaded
     }
     func add(_ path: String, _ frames: [Image], _ explanation: Explanation, isClip: Bool) throws {
-      var drawn = try page ?? ExplanationPage(
-        in: URL(fileURLWithPath: output), model: URL(fileURLWithPath: model).lastPathComponent)
+      var drawn =
+        try page
+        ?? ExplanationPage(
+          in: URL(fileURLWithPath: output), model: URL(fileURLWithPath: model).lastPathComponent)
       let entry = try drawn.add(URL(fileURLWithPath: path), explanation, frames: frames, isClip: isClip)
       page = drawn
       print(path, explanation, entry, isClip: isClip)

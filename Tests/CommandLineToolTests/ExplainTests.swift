@@ -84,7 +84,8 @@ struct ExplainTests {
       for (folder, groups) in [(models.cascaded, 1), (models.spatioTemporal, 3)] {
         let out = place.path("out-\(groups)")
         let result = try place.program.run(
-          "explain", film, place.pictures[0], "--model", folder, "--output", out, "--text", "a red dog", "--frames", "5",
+          "explain", film, place.pictures[0], "--model", folder, "--output", out, "--text", "a red dog", "--frames",
+          "5",
           "--json")
         #expect(result.code == 0 && result.errors.isEmpty, "\(result)")
         let frames = (0..<5).map { "bframes.frame-0\($0).png" }

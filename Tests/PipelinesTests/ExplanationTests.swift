@@ -38,7 +38,9 @@ struct ExplanationTests {
       #expect(found.crossAttention.shape == [1, heads, queries, patches] && found.maps.shape == [queries, 1, patches])
       expectClose(found.crossAttention.select(0, 0), alone.crossAttention[0].select(0, 0), relative: 0)
       let cross = values(alone.crossAttention[0])
-      func weight(_ head: Int, _ query: Int, _ patch: Int) -> Double { cross[(head * queries + query) * patches + patch] }
+      func weight(_ head: Int, _ query: Int, _ patch: Int) -> Double {
+        cross[(head * queries + query) * patches + patch]
+      }
       func map(_ head: Int?) -> Tensor {
         Tensor(
           (0..<queries).flatMap { query in
