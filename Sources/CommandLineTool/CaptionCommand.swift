@@ -1,6 +1,5 @@
 import ArgumentParser
 import Backbones
-import Foundation
 import Pipelines
 
 /// How text is generated, on the command line.
@@ -32,7 +31,7 @@ struct TextOptions: ParsableArguments {
   @Option(help: "Beams are ranked by log-probability over length to this power.")
   var lengthPenalty = 1.0
 
-  @Flag(help: "Print the text while it is generated (one input).")
+  @Flag(help: "Print the text while it is generated (one input); caption reads a video while it runs.")
   var stream = false
 
   func validate() throws {
@@ -69,15 +68,24 @@ struct TextOptions: ParsableArguments {
 /// `qformer caption INPUT…`
 struct CaptionCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "caption", abstract: "Describe pictures.",
+    commandName: "caption", abstract: "Describe pictures and videos.",
     discussion: """
+      Videos need a model that reads them; a picture is then a clip of one frame. With --stream a cascaded model reads a
+      video in windows while it runs, from a file that grows or, with - as the input, from standard input, and prints a line
+      for each: start and end in seconds, and the text.
+
       EXAMPLES:
         qformer caption photo.jpg
         qformer caption *.jpg --json
         find . -name '*.png' | qformer caption - --beams 3
+        qformer caption clip.mp4 --model my-video-adapter --frames 16
+        ffmpeg -i camera.mkv -c copy -f matroska - | qformer caption - --stream --model my-video-adapter --fps 1
       """)
 
-  @Argument(help: "Pictures; - reads a list of paths from standard input.")
+  @Argument(
+    help: """
+      Pictures or videos; - reads a list of paths from standard input, or, with --stream, a running video itself.
+      """)
   var inputs: [String] = []
 
   @Option(help: "Text that the caption continues.")
@@ -86,29 +94,34 @@ struct CaptionCommand: ParsableCommand {
   @Option(help: "Name or folder of the model.")
   var model = "image-caption"
 
+  @OptionGroup var frames: FrameOptions
+  @OptionGroup var windows: WindowOptions
   @OptionGroup var text: TextOptions
   @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
   func run() throws {
     try common.apply()
-    try Describing(model: model, text: text, missing: missing, common: common).run(inputs) { _ in prompt }
+    try Describing(
+      model: model, text: text, frames: frames, missing: missing, common: common, windows: windows
+    ).run(inputs) { _ in prompt }
   }
 }
 
 /// `qformer ask INPUT QUESTION`
 struct AskCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "ask", abstract: "Answer a question about a picture.",
+    commandName: "ask", abstract: "Answer a question about a picture or a video.",
     discussion: """
       The question is put into the model's template: "Question: … Answer:" for BLIP-2; InstructBLIP reads it as it is. The default model has learnt to caption, not to answer: expect
       captions from it.
 
       EXAMPLES:
         qformer ask photo.jpg "What is the dog doing?"
+        qformer ask clip.mp4 "Which way does it move?" --model my-video-adapter
       """)
 
-  @Argument(help: "A picture.")
+  @Argument(help: "A picture or a video.")
   var input: String
 
   @Argument(help: "The question.")
@@ -117,74 +130,15 @@ struct AskCommand: ParsableCommand {
   @Option(help: "Name or folder of the model.")
   var model = "image-caption"
 
+  @OptionGroup var frames: FrameOptions
   @OptionGroup var text: TextOptions
   @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
   func run() throws {
     try common.apply()
-    try Describing(model: model, text: text, missing: missing, common: common).run([input]) { model in
-      model.questions.prompt(question)
+    try Describing(model: model, text: text, frames: frames, missing: missing, common: common).run([input]) {
+      $0.prompt(question)
     }
-  }
-}
-
-/// Text on standard output that grows while it is generated.
-struct GrowingText {
-  private var shown = ""
-
-  /// Prints what is new. The last character waits while only some of its bytes are there.
-  mutating func show(_ text: String, isWhole: Bool) {
-    var text = text
-    while !isWhole, text.last == "\u{FFFD}" { text.removeLast() }
-    guard text.utf8.starts(with: shown.utf8) else { return }
-    Output.write(String(decoding: text.utf8.dropFirst(shown.utf8.count), as: UTF8.self))
-    shown = text
-  }
-}
-
-/// What `caption` and `ask` share: pictures in, lines out.
-struct Describing {
-  let model: String
-  let text: TextOptions
-  let missing: MissingOptions
-  let common: CommonOptions
-
-  func run(_ arguments: [String], prompt: (ImageLanguagePipeline) -> String?) throws {
-    var inputs = try Inputs(arguments)
-    let isSingle = inputs.paths.count == 1
-    let options = text.options(seed: common.seed)
-    // Inputs are looked at before a model is loaded: a mistyped path should not cost seconds.
-    var pipeline: ImageLanguagePipeline?
-    try inputs.forEach(batch: 8) { group in
-      let model = try pipeline ?? load()
-      pipeline = model
-      let start = Date()
-      var shown = GrowingText()
-      let streams = text.stream && isSingle && !common.json
-      let answers = try model.describe(
-        group.map(\.image), prompt: prompt(model), options: options, stops: text.stop,
-        onText: streams ? { _, soFar in shown.show(soFar, isWhole: false) } : nil)
-      let seconds = Date().timeIntervalSince(start) / Double(group.count)
-      for (item, answer) in zip(group, answers) {
-        if common.json {
-          Output.json([
-            "input": item.path, "text": answer.text, "token_ids": answer.tokenIDs, "seconds": seconds,
-            "tokens_per_second": Double(answer.tokenIDs.count) / max(seconds, 1e-9),
-          ])
-        } else if streams {
-          shown.show(answer.text + "\n", isWhole: true)
-        } else {
-          Output.line(isSingle ? answer.text : "\(item.path)\t\(Output.cell(answer.text))")
-        }
-      }
-    }
-    try inputs.finish()
-  }
-
-  private func load() throws -> ImageLanguagePipeline {
-    let pipeline = try ImageLanguagePipeline(model, allowMissing: missing.allowMissing)
-    missing.warn(pipeline.report, common)
-    return pipeline
   }
 }

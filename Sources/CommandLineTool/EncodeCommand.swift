@@ -9,23 +9,30 @@ import Torch
 /// `qformer encode INPUT… --output F.safetensors`
 struct EncodeCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "encode", abstract: "Write features and tokens of pictures to a safetensors file.",
+    commandName: "encode", abstract: "Write features and tokens of pictures or videos to a safetensors file.",
     discussion: """
       Tensors: image_embeds [B, N, Dv] (what the Q-Former reads), query_output [B, M, D], and, as far as the model has
-      them, language_tokens [B, M, d_llm] and image_features [B, M, E] of length 1.
+      them, language_tokens [B, M, d_llm] and image_features [B, M, E] of length 1. A model that reads videos writes
+      image_embeds [B, T, N, Dv], and beside it seconds [B, T] and frame_mask [B, T], 1 for frames and 0 for padding;
+      --features takes them in again.
 
       EXAMPLES:
         qformer encode photo.jpg --output tokens.safetensors
         qformer encode --features embeds.safetensors --output tokens.safetensors
+        qformer encode clip.mp4 --model my-video-adapter --fps 2 --output tokens.safetensors
       """)
 
-  @Argument(help: "Pictures; - reads a list of paths from standard input.")
+  @Argument(help: "Pictures or videos; - reads a list of paths from standard input.")
   var inputs: [String] = []
 
   @Option(help: "The file to write.")
   var output: String
 
-  @Option(help: "A safetensors file with image_embeds [B, N, Dv] in place of pictures.")
+  @Option(
+    help: """
+      A safetensors file with image_embeds [B, N, Dv] in place of pictures, or [B, T, N, Dv] in place of videos, then \
+      frame_mask and seconds [B, T], too, where they matter.
+      """)
   var features: String?
 
   @Option(help: "Text that the Q-Former reads beside the picture.")
@@ -34,6 +41,7 @@ struct EncodeCommand: ParsableCommand {
   @Option(help: "Name or folder of the model.")
   var model = "image-caption"
 
+  @OptionGroup var frames: FrameOptions
   @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
@@ -45,31 +53,13 @@ struct EncodeCommand: ParsableCommand {
   func run() throws {
     try common.apply()
     let folder = try ModelStore().adapter(model)
-    let adapter = try Adapter(folder, allowMissing: missing.allowMissing)
-    missing.warn(adapter.report, common)
-    if instruction != nil, !adapter.readsInstructions {
-      throw QFormerError.missingPart("instruction input: its Q-Former reads no text beside it")
+    let contents = try ModelFolder(folder)
+    guard contents.readsVideo && features == nil || !frames.isGiven else {
+      throw ValidationError("--frames, --frames-from, --fps, --seconds: expected videos and a model that reads them")
     }
-    var parts: [[(name: String, tensor: Tensor)]] = []
-    var inputs: Inputs?
-    if let features {
-      let given = try Checkpoint(contentsOf: URL(fileURLWithPath: features)).tensor("image_embeds")
-      do {
-        parts = [try adapter.encode(embeds: given, instruction: instruction)]
-      } catch let error as QFormerError {
-        throw PipelineError.badInput("\(features): \(error)")
-      }
-    } else {
-      var list = try Inputs(self.inputs)
-      try list.forEach(batch: 8) { parts.append(try adapter.encode($0.map(\.image), instruction: instruction)) }
-      inputs = list
-    }
-    if let first = parts.first {
-      let tensors = try withError {
-        first.indices.map { index in
-          (name: first[index].name, tensor: Tensor.cat(parts.map { $0[index].tensor }, 0))
-        }
-      }
+    var inputs = features == nil ? try Inputs(self.inputs) : nil
+    let tensors = try contents.readsVideo ? encodeClips(folder, &inputs) : encodePictures(folder, contents, &inputs)
+    if !tensors.isEmpty {
       try SafetensorsFile.write(tensors, to: URL(fileURLWithPath: output))
       for (name, tensor) in tensors {
         if common.json {
@@ -80,6 +70,52 @@ struct EncodeCommand: ParsableCommand {
       }
     }
     try inputs?.finish()
+  }
+
+  private func encodeClips(_ folder: URL, _ inputs: inout Inputs?) throws -> [(name: String, tensor: Tensor)] {
+    let clips = try ClipEncoding(folder, self)
+    guard var list = inputs else {
+      return try namingFeatures { file in try clips.encode(features: file) }
+    }
+    defer { inputs = list }
+    return try clips.encode(&list)
+  }
+
+  private func encodePictures(
+    _ folder: URL, _ contents: ModelFolder, _ inputs: inout Inputs?
+  ) throws -> [(name: String, tensor: Tensor)] {
+    let adapter = try Adapter(folder, allowMissing: missing.allowMissing)
+    missing.warn(adapter.report, common)
+    if instruction != nil, !adapter.readsInstructions {
+      throw QFormerError.missingPart("instruction input: its Q-Former reads no text beside it")
+    }
+    guard var list = inputs else {
+      return try namingFeatures { file in
+        let given = try Checkpoint(contentsOf: URL(fileURLWithPath: file)).tensor("image_embeds")
+        return try adapter.encode(embeds: given, instruction: instruction)
+      }
+    }
+    defer { inputs = list }
+    var parts: [[(name: String, tensor: Tensor)]] = []
+    try list.forEach(batch: 8, for: contents) {
+      parts.append(try adapter.encode($0.map(\.image), instruction: instruction))
+    }
+    guard let first = parts.first else { return [] }
+    return try withError {
+      first.indices.map { index in
+        (name: first[index].name, tensor: Tensor.cat(parts.map { $0[index].tensor }, 0))
+      }
+    }
+  }
+
+  /// Reads the file of features; a Q-Former does not know its name.
+  private func namingFeatures<Result>(_ body: (_ file: String) throws -> Result) throws -> Result {
+    let file = features ?? ""
+    do {
+      return try body(file)
+    } catch let error as QFormerError {
+      throw PipelineError.badInput("\(file): \(error)")
+    }
   }
 
   /// Either kind of adapter.

@@ -43,7 +43,8 @@ struct GalleryCommand: ParsableCommand {
     var inputs = try Inputs(self.inputs)
     let width = min(inputs.paths.map { URL(fileURLWithPath: $0).lastPathComponent.count }.max() ?? 0, 30)
     var entries: [Gallery.Entry] = []
-    try inputs.forEach(batch: 4) { group in
+    let contents = try ModelFolder(ModelStore().adapter(model))
+    try inputs.forEach(batch: 4, for: contents) { group in
       let images = group.map(\.image)
       let features = try caption.encoder.features(images)
       let answers = try caption.language.describe(

@@ -10,6 +10,9 @@ struct InspectCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "inspect", abstract: "Show an adapter: configuration, tree, parameters, tokens and cost.",
     discussion: """
+      Of a video adapter: its cost and tokens at the number of frames that it was trained on, beside those of the other
+      families at the same sizes.
+
       EXAMPLES:
         qformer inspect image-caption
         qformer inspect runs/stamps-stage1/adapter --json
@@ -29,32 +32,34 @@ struct InspectCommand: ParsableCommand {
       return
     }
     Output.line("\(folder.path)\n\(report.kind)\n")
-    Output.line("tokens         \(report.imageTokens) image tokens in, \(report.qformer.queries) out")
-    Output.line("cost           \(String(format: "%.2f", Double(report.cost) / 1e9)) GMAC an image (adapter alone)")
+    let (read, unit) = report.video.map { ("\($0.frames) frames of \(report.imageTokens) tokens", "a clip") }
+      ?? ("\(report.imageTokens) image tokens", "an image")
+    Output.line("tokens         \(read) in, \(report.tokens) out")
+    Output.line("cost           \(String(format: "%.2f", Double(report.cost) / 1e9)) GMAC \(unit) (adapter alone)")
     Output.line("adapter        \(Self.millions(report.adapter)) parameters, trained")
     for item in report.frozen {
       Output.line("frozen         \(item.count.map(Self.millions) ?? "not fetched"): \(item.name)")
     }
     Output.line("")
+    if let video = report.video { Output.line((video.lines + [""]).joined(separator: "\n")) }
     for (path, shapes) in Self.tree(report.checkpoint) { Output.line("\(path)  \(shapes)") }
   }
 
   /// What there is to say about a model folder.
   private struct Report {
     let kind: String
-    let qformer: QFormerConfiguration
+    /// N, of an image or a frame.
     let imageTokens: Int
-    /// Width of the language model's embeddings; 0 without one.
-    let languageSize: Int
+    /// Tokens that are written for an image or a clip.
+    let tokens: Int
+    /// Multiply–accumulates of the adapter for an image or a clip.
+    let cost: Int
+    /// Of a video adapter.
+    var video: VideoInspection?
     let checkpoint: Checkpoint
     let adapter: Int
     let frozen: [(name: String, count: Int?)]
     private let configuration: Data
-
-    /// Multiply–accumulates of the adapter for an image.
-    var cost: Int {
-      qformer.multiplyAccumulates(imageTokens: imageTokens) + qformer.queries * qformer.hiddenSize * languageSize
-    }
 
     init(_ folder: URL) throws {
       let contents = try ModelFolder(folder)
@@ -62,12 +67,11 @@ struct InspectCommand: ParsableCommand {
       self.checkpoint = checkpoint
       kind = contents.name
       configuration = try Data(contentsOf: folder.appendingPathComponent("config.json"))
+      let qformer: QFormerConfiguration?
+      let languageSize: Int
       switch contents {
       case .adapter(let configuration):
-        guard let sizes = configuration.imageText?.qformer ?? configuration.imageLanguage?.qformer else {
-          throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
-        }
-        qformer = sizes
+        qformer = configuration.imageText?.qformer ?? configuration.imageLanguage?.qformer
         languageSize = configuration.imageLanguage?.languageSize ?? 0
         adapter = Self.count(checkpoint)
         let store = ModelStore()
@@ -79,6 +83,7 @@ struct InspectCommand: ParsableCommand {
         let patch = (try? ImageEncoder.patchSize(configuration.encoder, store: store)) ?? 14
         let side = configuration.encoder.imageSize / patch
         imageTokens = 1 + side * side
+        video = VideoInspection(configuration, imageTokens: imageTokens)
       case .blip(let configuration):
         qformer = configuration.qformer
         languageSize = configuration.language?.hiddenSize ?? 0
@@ -91,6 +96,15 @@ struct InspectCommand: ParsableCommand {
         let side = configuration.vision.imageSize / configuration.vision.patchSize
         imageTokens = 1 + side * side
       }
+      if let video {
+        (tokens, cost) = (video.tokens, video.cost)
+      } else if let qformer {
+        tokens = qformer.queries
+        cost =
+          qformer.multiplyAccumulates(imageTokens: imageTokens) + qformer.queries * qformer.hiddenSize * languageSize
+      } else {
+        throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
+      }
     }
 
     private static func count(_ checkpoint: Checkpoint, where isCounted: (String) -> Bool = { _ in true }) -> Int {
@@ -102,7 +116,8 @@ struct InspectCommand: ParsableCommand {
       line["parameters"] = ["adapter": adapter]
       let counts = frozen.compactMap { item in item.count.map { (item.name, $0) } }
       line["frozen"] = Dictionary(counts) { first, _ in first }
-      line["tokens"] = ["read": imageTokens, "written": qformer.queries]
+      line["tokens"] = ["read": imageTokens * (video?.frames ?? 1), "written": tokens]
+      line["video"] = video?.json
       line["multiply_accumulates"] = cost
       line["tensors"] = Dictionary(
         uniqueKeysWithValues: checkpoint.names.map { ($0, checkpoint.shape($0) ?? []) })

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Foundation
 import Pipelines
-import Synchronization
 import Torch
 import Training
 
@@ -53,23 +52,4 @@ struct TrainCommand: ParsableCommand {
     }
     if common.json { Output.json(["adapter": adapter.path]) } else { Output.line(adapter.path) }
   }
-}
-
-/// The interrupt key: once asks for a clean stop, twice ends the process.
-enum Interruption {
-  private static let count = Atomic<Int>(0)
-
-  /// Starts listening, also where the parent process had the signal blocked.
-  static func listen() {
-    var interrupt = sigset_t()
-    sigemptyset(&interrupt)
-    sigaddset(&interrupt, SIGINT)
-    pthread_sigmask(SIG_UNBLOCK, &interrupt, nil)
-    signal(SIGINT) { _ in
-      if Interruption.count.add(1, ordering: .relaxed).newValue > 1 { _exit(130) }
-    }
-  }
-
-  /// Whether the key was pressed.
-  static var isWanted: Bool { count.load(ordering: .relaxed) > 0 }
 }

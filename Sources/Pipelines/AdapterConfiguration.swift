@@ -171,6 +171,9 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     (self.encoder, self.text, self.language) = (encoder, text, language)
   }
 
+  /// How a video adapter tells time.
+  public var time: TimeConfiguration? { cascaded?.time ?? spatioTemporal?.time }
+
   /// Builds the video adapter that the configuration describes, on the weights of a scope.
   ///
   /// - Throws: ``PipelineError/wrongModel(folder:expected:found:)`` for an adapter of images;

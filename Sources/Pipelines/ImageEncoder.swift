@@ -81,6 +81,14 @@ public struct ImageEncoder: Sendable {
     return 1 + side * side
   }
 
+  /// An image at the size that the encoder reads: a small copy of a large one, for those who collect several.
+  ///
+  /// - Throws: `MediaError` for an image that cannot be resized.
+  public func fitted(_ image: Image) throws -> Image {
+    let size = processor.size
+    return image.width == size && image.height == size ? image : try image.resized(width: size, height: size)
+  }
+
   /// Whether both give the same features, so that those of one can be handed to what reads the other's.
   public func givesFeatures(of other: ImageEncoder) -> Bool {
     guard let configuration, let others = other.configuration else { return false }

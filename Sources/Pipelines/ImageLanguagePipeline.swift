@@ -42,9 +42,9 @@ public final class ImageLanguagePipeline: Sendable {
   ) throws {
     let folder = try store.adapter(model)
     let contents = try ModelFolder(folder)
-    guard !contents.comparesTexts else {
+    guard !contents.comparesTexts, !contents.isVideoAdapter else {
       throw PipelineError.wrongModel(
-        folder: folder.path, expected: "a model that writes text", found: "\(contents.name), which compares texts")
+        folder: folder.path, expected: "a model that writes text about pictures", found: contents.words)
     }
     switch contents {
     case .blip(let configuration):

@@ -2,14 +2,14 @@ public import Checkpoints
 import Foundation
 public import Media
 public import QFormer
-import Tokenizers
 public import Torch
 
 /// Images and texts in, scores out.
 public final class ImageTextPipeline: Sendable {
   /// How well an image and a text fit.
   public struct Score: Sendable, Equatable, Codable {
-    /// The largest cosine between the text and the image's queries, −1 … 1, without temperature.
+    /// The cosine between the text and the queries, −1 … 1, without temperature: the largest over the queries, or as the
+    /// heads are configured.
     public let itc: Double?
     /// The probability that they match, 0 … 1.
     public let itm: Double?
@@ -53,8 +53,7 @@ public final class ImageTextPipeline: Sendable {
     let contents = try ModelFolder(folder)
     guard contents.comparesTexts else {
       throw PipelineError.wrongModel(
-        folder: folder.path, expected: "a model that compares images with texts",
-        found: "\(contents.name), which writes text")
+        folder: folder.path, expected: "a model that compares images with texts", found: contents.words)
     }
     switch contents {
     case .blip:
@@ -81,14 +80,9 @@ public final class ImageTextPipeline: Sendable {
     guard let sizes = configuration.imageText, let text = configuration.text else {
       throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
     }
-    guard (2...max(2, sizes.qformer.maxPositions)).contains(text.maximumLength) else {
-      throw PipelineError.badConfiguration(
-        file: folder.appendingPathComponent("config.json").path,
-        reason: "text.max_length is \(text.maximumLength), expected 2 … \(sizes.qformer.maxPositions) (positions)")
-    }
+    let texts = try TextEncoder(text, positions: sizes.qformer.maxPositions, folder: folder, store: store)
     let encoder = try ImageEncoder(configuration.encoder, store: store)
     let textFolder = try store.frozenModel(text.model)
-    let texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: text.maximumLength)
     // Files for comparing alone drop the temperature; nothing that is computed here depends on it.
     let optional = sizes.objectives.hasGenerationHead ? [] : ["temp"]
     let (adapter, report) = try loadModel(
@@ -111,35 +105,13 @@ public final class ImageTextPipeline: Sendable {
   ///
   /// - Throws: `QFormerError`, `TorchError`; ``PipelineError/badInput(_:)`` for a tokenizer of another model.
   public func scores(features: Tensor, texts: [String], head: Head = .both) throws -> [[Score]] {
+    guard !texts.isEmpty else { return (0..<features.size(0)).map { _ in [] } }
     try self.texts.requireWords(texts, count: adapter.configuration.qformer.vocabularySize, of: report.file)
-    let text = self.texts.batch(texts)
     return try withError {
       try withNoGrad {
-        let image = try adapter.qformer.imageKeyValues(adapter.imageEmbeds(features))
-        let batch = features.size(0)
-        var itc: [Float] = []
-        if head != .itm {
-          let hidden = adapter.qformer.readImage(image).hidden
-          let textFeatures = adapter.textFeature(try adapter.qformer.readText(text.ids, mask: text.mask))
-          itc = Contrastive.similarity(
-            imageFeatures: adapter.imageFeatures(hidden), textFeatures: textFeatures
-          ).values()
-        }
-        var itm: [Float] = []
-        if head != .itc {
-          for row in 0..<batch {
-            let pairs = image.select(Tensor(Array(repeating: row, count: texts.count)))
-            let hidden = try adapter.qformer.readImageAndText(pairs, text.ids, mask: text.mask).hidden
-            itm += adapter.matchingLogits(hidden).softmax(1).select(1, 1).values(as: Float.self)
-          }
-        }
-        return (0..<batch).map { row in
-          texts.indices.map { column in
-            let index = row * texts.count + column
-            return Score(
-              itc: itc.isEmpty ? nil : Double(itc[index]), itm: itm.isEmpty ? nil : Double(itm[index]))
-          }
-        }
+        try adapter.heads.scores(
+          adapter.qformer, adapter.qformer.imageKeyValues(adapter.imageEmbeds(features)), batch: features.size(0),
+          self.texts.batch(texts), head: head)
       }
     }
   }

@@ -25,12 +25,34 @@ public enum ModelFolder: Sendable, Equatable {
     }
   }
 
-  /// Whether it compares images and texts; else it writes text.
+  /// Whether it compares images and texts; else it writes text. Video adapters may do both: their heads say.
   public var comparesTexts: Bool {
     switch self {
     case .adapter(let configuration): configuration.kind == .imageText
     case .blip(let configuration): !configuration.architecture.hasLanguageModel
     }
+  }
+
+  /// Whether it is a video adapter: a ``VideoPipeline`` takes it.
+  public var isVideoAdapter: Bool {
+    if case .adapter(let configuration) = self { configuration.kind.readsVideo } else { false }
+  }
+
+  /// Whether it reads clips: a video adapter, or InstructBLIP-Video.
+  public var readsVideo: Bool {
+    if case .blip(let configuration) = self { return configuration.architecture == .instructBLIPVideo }
+    return isVideoAdapter
+  }
+
+  /// The kinds that read clips, in words.
+  public static let videoKinds: String = {
+    let adapters = AdapterConfiguration.Kind.allCases.filter(\.readsVideo).map(\.rawValue)
+    return "\(adapters.joined(separator: ", ")) or \(BLIPConfiguration.Architecture.instructBLIPVideo.modelType)"
+  }()
+
+  /// What it is and does, for errors.
+  var words: String {
+    isVideoAdapter ? "\(name), which reads videos" : "\(name), which \(comparesTexts ? "compares" : "writes") texts"
   }
 
   /// What it is, in the words of its `config.json`.

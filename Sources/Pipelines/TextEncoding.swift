@@ -1,3 +1,4 @@
+import Foundation
 public import Tokenizers
 public import Torch
 
@@ -20,6 +21,23 @@ public struct TextEncoder: Sendable {
     self.tokenizer = tokenizer
     self.maximumLength = max(maximumLength, 2)
     separator = tokenizer.id(of: "[SEP]") ?? 102
+  }
+
+  /// The text side of an adapter.
+  ///
+  /// - Parameters:
+  ///   - text: The text model, whose tokenizer is read.
+  ///   - positions: Rows of the Q-Former's table of positions.
+  ///   - folder: The adapter's folder, for errors.
+  ///   - store: Where models lie.
+  /// - Throws: ``PipelineError``; what the tokenizer throws.
+  init(_ text: AdapterConfiguration.Text, positions: Int, folder: URL, store: ModelStore) throws {
+    guard (2...max(2, positions)).contains(text.maximumLength) else {
+      throw PipelineError.badConfiguration(
+        file: folder.appendingPathComponent("config.json").path,
+        reason: "text.max_length is \(text.maximumLength), expected 2 … \(positions) (positions)")
+    }
+    self.init(try Tokenizer(contentsOf: store.frozenModel(text.model)), maximumLength: text.maximumLength)
   }
 
   /// Token numbers of one text, `[CLS]` … `[SEP]`, at most the maximum length.

@@ -145,6 +145,9 @@ public struct CascadedVideoQFormer: VideoQFormer {
 
   // MARK: Frames
 
+  /// Encoder features `[…, Dv]` after the LayerNorm that the adapter has on them.
+  public func imageEmbeds(_ features: Tensor) -> Tensor { visionNorm(features) }
+
   /// What the image Q-Former says of every frame. Depends on that frame alone, so that streams can keep it.
   ///
   /// - Parameters:
@@ -177,14 +180,39 @@ public struct CascadedVideoQFormer: VideoQFormer {
         let flat = x.reshaped(clip.batch * clip.frames, -1)  // [B, T, …] → [B · T, …]
         return rows.map { flat.indexSelect(0, $0) } ?? flat
       }
-      var embeds = visionNorm(frames)  // [K, N, Dv]
-      if let time { embeds = embeds + ofFrames(time).unsqueezed(1) }
-      let image = try frameQFormer.imageKeyValues(embeds)
+      let image = try frameImage(frames, areEmbeds: clip.areEmbeds, time: time.map(ofFrames))
       guard let text else { return frameQFormer.readImage(image, isTraining: isTraining).hidden }
       return try frameQFormer.readImageAndText(
         image, ofFrames(text.ids), mask: ofFrames(text.mask), isTraining: isTraining
       ).hidden.narrow(1, 0, configuration.frame.queries)
     }
+  }
+
+  /// Where the frame Q-Former's queries look in each frame: cross-attention weights without text.
+  ///
+  /// - Parameters:
+  ///   - clip: Encoder features `[B, T, N, Dv]`; padding is not computed.
+  ///   - firstFrame: As in ``readFrames(_:text:firstFrame:isTraining:)``.
+  /// - Returns: `[B, T, layers, H, M, N]`, rows of N sum to 1, zeros for padding; the layers are those with
+  ///   cross-attention.
+  /// - Throws: ``QFormerError``.
+  public func frameAttention(_ clip: TimedFeatures, firstFrame: Int = 0) throws -> Tensor {
+    let time = configuration.site == .beforeFrameQFormer ? try frameEmbedding(clip, first: firstFrame) : nil
+    return try clip.mapFrames { frames, rows in
+      let times = time.map { time in
+        let flat = time.reshaped(clip.batch * clip.frames, -1)  // [B, T, Dv] → [B · T, Dv]
+        return rows.map { flat.indexSelect(0, $0) } ?? flat
+      }
+      let image = try frameImage(frames, areEmbeds: clip.areEmbeds, time: times)
+      return .stack(frameQFormer.readImage(image, keepsAttention: true).crossAttention, 1)  // [K, layers, H, M, N]
+    }.features
+  }
+
+  /// What the frame Q-Former looks at in K frames `[K, N, Dv]`, with the embedding of their times `[K, Dv]` where that is
+  /// added before it.
+  private func frameImage(_ frames: Tensor, areEmbeds: Bool, time: Tensor?) throws -> ImageKeyValues {
+    let embeds = areEmbeds ? frames : visionNorm(frames)  // [K, N, Dv]
+    return try frameQFormer.imageKeyValues(time.map { embeds + $0.unsqueezed(1) } ?? embeds)
   }
 
   /// The queries of frames with the embedding of their time added, where that is added after the frame Q-Former.

@@ -13,6 +13,8 @@ public struct TimedFeatures: Sendable {
   public let mask: Tensor?
   /// `[B, T]`, when each frame is shown, in seconds; nil where nothing asks for it.
   public let seconds: Tensor?
+  /// Whether the LayerNorm that an adapter has on encoder features has gone over them already.
+  public let areEmbeds: Bool
   /// For each clip the number of frames up to its last one that is no padding.
   public let lengths: [Int]
   /// Whether each of the B · T frames counts, clip after clip; nil when all do.
@@ -24,8 +26,9 @@ public struct TimedFeatures: Sendable {
   ///   - features: `[B, T, …]`, of at least three dimensions.
   ///   - mask: `[B, T]`, 1 for frames and 0 for padding; every clip needs a frame.
   ///   - seconds: `[B, T]`; those of padding do not matter.
+  ///   - areEmbeds: Whether they come from ``VideoQFormer/imageEmbeds(_:)`` instead of an encoder.
   /// - Throws: ``QFormerError``.
-  public init(_ features: Tensor, mask: Tensor? = nil, seconds: Tensor? = nil) throws {
+  public init(_ features: Tensor, mask: Tensor? = nil, seconds: Tensor? = nil, areEmbeds: Bool = false) throws {
     guard features.rank >= 3, features.count > 0 else {
       throw QFormerError.wrongShape(what: "features in time", expected: "[B, T, …] without a 0", found: features.shape)
     }
@@ -36,6 +39,7 @@ public struct TimedFeatures: Sendable {
       }
     }
     self.features = features
+    self.areEmbeds = areEmbeds
     self.mask = mask
     self.seconds = mask.flatMap { mask in seconds?.maskedFill(mask.equal(0), 0) } ?? seconds
     counts = mask.map { $0.notEqual(0).values(as: Int64.self).map { $0 != 0 } }
@@ -56,6 +60,7 @@ public struct TimedFeatures: Sendable {
   private init(_ features: Tensor, of other: TimedFeatures) {
     self.features = features
     (mask, seconds, lengths, counts) = (other.mask, other.seconds, other.lengths, other.counts)
+    areEmbeds = other.areEmbeds
   }
 
   /// B.

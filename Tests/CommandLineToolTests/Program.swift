@@ -48,7 +48,9 @@ struct Program {
     let process = Process()
     private let folder: URL
 
-    fileprivate init(_ executable: URL, _ arguments: [String], environment: [String: String], input: String) throws {
+    fileprivate init(
+      _ executable: URL, _ arguments: [String], environment: [String: String], input: String = "", pipe: Pipe? = nil
+    ) throws {
       folder = FileManager.default.temporaryDirectory.appendingPathComponent("qformer-run-\(UUID().uuidString)")
       try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
       func handle(_ name: String, _ content: String = "") throws -> FileHandle {
@@ -59,10 +61,25 @@ struct Program {
       process.executableURL = executable
       process.arguments = arguments
       process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-      process.standardInput = try handle("input", input)
+      process.standardInput = try pipe ?? handle("input", input)
       process.standardOutput = try handle("output")
       process.standardError = try handle("errors")
       try process.run()
+    }
+
+    /// Standard output so far.
+    var outputSoFar: String {
+      String(decoding: (try? Data(contentsOf: folder.appendingPathComponent("output"))) ?? Data(), as: UTF8.self)
+    }
+
+    /// Waits until something holds; false when the run ends, or a minute passes, before it does.
+    func wait(until holds: () -> Bool) -> Bool {
+      let end = Date().addingTimeInterval(60)
+      while !holds() {
+        guard process.isRunning, Date() < end else { return holds() }
+        usleep(10_000)
+      }
+      return true
     }
 
     /// Waits for the end; a run that hangs is killed and reported.
@@ -85,6 +102,11 @@ struct Program {
   /// Starts `qformer` with these arguments.
   func start(_ arguments: [String], input: String = "") throws -> Running {
     try Running(Self.url, arguments, environment: environment, input: input)
+  }
+
+  /// Starts `qformer` with a pipe as its standard input.
+  func start(_ arguments: [String], pipe: Pipe) throws -> Running {
+    try Running(Self.url, arguments + ["--threads", "1"], environment: environment, pipe: pipe)
   }
 
   /// Runs `qformer` to its end, on one thread.

@@ -13,6 +13,12 @@ public protocol VideoQFormer: VideoConnector {
   ///   - isTraining: Whether dropout is on.
   /// - Throws: ``QFormerError``.
   func keyValues(_ clip: TimedFeatures, isTraining: Bool) throws -> ImageKeyValues
+  /// Encoder features `[…, Dv]` after the LayerNorm that the adapter has on them.
+  func imageEmbeds(_ features: Tensor) -> Tensor
+  /// Hidden states of the video's queries `[B, M, D]` as token embeddings of the language model.
+  ///
+  /// - Throws: ``QFormerError/missingPart(_:)`` without a projection.
+  func languageTokens(_ hidden: Tensor) throws -> Tensor
 }
 
 extension VideoQFormer {

@@ -10,7 +10,7 @@ public import Torch
 public enum WindowPositions: String, Codable, Sendable, CaseIterable {
   /// From the start of the video (TimeChat).
   case global
-  /// From the start of each window, as in training on clips of that length.
+  /// From the start of each window, as in training on clips of that length; seconds, too.
   case withinWindow
 }
 
@@ -65,8 +65,9 @@ extension CascadedVideoQFormer {
       let isSeen = weights.amax(1)  // [B]
       // Rows of padding only are read as if they counted, and taken out again.
       let counted = weights.maskedFill(isSeen.equal(0).unsqueezed(1), 1)
-      var part = try TimedFeatures(
-        timed.cleaned.narrow(1, start, length), mask: counted, seconds: frames.seconds?.narrow(1, start, length))
+      var seconds = frames.seconds?.narrow(1, start, length)
+      if window.positions == .withinWindow { seconds = seconds.map { $0 - $0.narrow(1, 0, 1) } }
+      var part = try TimedFeatures(timed.cleaned.narrow(1, start, length), mask: counted, seconds: seconds)
       if window.positions == .withinWindow { part = try embedTime(part) }
       let read = textQFormer.readImage(try frameKeyValues(part), isTraining: isTraining).hidden
       hidden.append(read * isSeen.reshaped(-1, 1, 1))  // [B] → [B, 1, 1]
@@ -185,6 +186,18 @@ public struct WindowStream: Sendable {
     }
   }
 
+  /// The frames from where the next whole window begins, when some of them have been in no window: what is left when a
+  /// stream ends. Nil otherwise.
+  ///
+  /// - Throws: ``QFormerError``.
+  public var rest: Window? {
+    get throws {
+      let seen = start == 0 ? 0 : start - window.stride + window.length
+      guard frameCount > seen else { return nil }
+      return try withNoGrad { try read(frames[...], first: start) }
+    }
+  }
+
   /// What the language model reads, `[1, windows · M′, languageSize]`; nil before the first frame.
   ///
   /// - Throws: ``QFormerError``.
@@ -197,8 +210,9 @@ public struct WindowStream: Sendable {
 
   private func read(_ part: ArraySlice<Frame>, first: Int) throws -> Window {
     let times = part.map(\.seconds)
+    let begin = window.positions == .withinWindow ? times.first ?? 0 : 0
     var clip = try TimedFeatures(
-      .cat(part.map(\.queries), 1), seconds: Tensor(times, [1, part.count]))  // [1, T, M, D]
+      .cat(part.map(\.queries), 1), seconds: Tensor(times.map { $0 - begin }, [1, part.count]))  // [1, T, M, D]
     if window.positions == .withinWindow { clip = try model.embedTime(clip) }
     let hidden = model.textQFormer.readImage(try model.frameKeyValues(clip)).hidden
     return Window(

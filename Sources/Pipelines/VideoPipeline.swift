@@ -1,0 +1,193 @@
+public import Backbones
+public import Checkpoints
+public import Foundation
+public import Media
+public import QFormer
+public import Torch
+
+/// Video in, text, scores or tokens out: image encoder on frames, video Q-Former, and what the adapter has beside it, a
+/// language model, heads for comparing videos with texts, or both. A picture is a clip of one frame.
+///
+/// ```swift
+/// let model = try VideoPipeline("runs/stamps-video/adapter")
+/// let clip = try model.features(of: URL(fileURLWithPath: "clip.mp4"))
+/// print(try model.describe([clip])[0].text)
+/// ```
+public final class VideoPipeline: Sendable {
+  /// What the folder says.
+  public let configuration: AdapterConfiguration
+  /// The adapter.
+  public let adapter: any VideoQFormer
+  /// The image encoder, which reads every frame.
+  public let encoder: ImageEncoder
+  /// The text side; nil for an adapter without heads for comparing videos with texts.
+  public let texts: TextEncoder?
+  /// The language model; nil for an adapter without a projection to one, and where it was not asked for.
+  public let language: LanguageModel?
+  /// How a question becomes a prompt.
+  public let questions: QuestionTemplate
+  /// What became of the keys of the adapter's own file.
+  public let report: LoadReport
+  let folder: URL
+
+  /// Loads the folder of a video adapter of either family, with the frozen models that its configuration names.
+  ///
+  /// - Parameters:
+  ///   - model: A name, or a folder.
+  ///   - store: Where models lie.
+  ///   - allowMissing: Patterns (`*` stands for anything) of keys that the adapter's file may lack; they are initialised
+  ///     afresh, and ``report`` names them.
+  ///   - loadsLanguageModel: Off to leave the language model where it is: for scores and tokens.
+  /// - Throws: ``PipelineError`` when something is not there or is of another kind, `CheckpointError` when weights do
+  ///   not fit.
+  public init(
+    _ model: String, store: ModelStore = ModelStore(), allowMissing: [String] = [], loadsLanguageModel: Bool = true
+  ) throws {
+    folder = try store.adapter(model)
+    let contents = try ModelFolder(folder)
+    guard case .adapter(let configuration) = contents, configuration.kind.readsVideo else {
+      throw PipelineError.wrongModel(folder: folder.path, expected: "a video adapter", found: contents.words)
+    }
+    let folder = folder
+    self.configuration = configuration
+    encoder = try ImageEncoder(configuration.encoder, store: store)
+    let words = try configuration.text.map { text in
+      BaseCheckpoint(
+        try Checkpoint(contentsOf: store.frozenModel(text.model)), keyMap: Self.words, providing: ["*.word_embeddings.*"])
+    }
+    (adapter, report) = try loadModel(
+      from: Checkpoint(contentsOf: folder), bases: words.map { [$0] } ?? [], allowMissing: allowMissing
+    ) { try configuration.videoQFormer($0, folder: folder) }
+    let adapter = adapter
+    texts = try adapter.heads.map { _ in
+      guard let text = configuration.text else {
+        throw PipelineError.badConfiguration(file: folder.path, reason: "compares texts, but names no text model")
+      }
+      return try TextEncoder(
+        text, positions: adapter.textQFormer.configuration.maxPositions, folder: folder, store: store)
+    }
+    language = try !loadsLanguageModel ? nil : adapter.languageSize.map { size in
+      guard let language = configuration.language else {
+        throw PipelineError.badConfiguration(file: folder.path, reason: "has a projection, but names no language model")
+      }
+      let model = try LanguageModel(language, folder: store.frozenModel(language.model))
+      guard model.model.hiddenSize == size else {
+        throw PipelineError.badConfiguration(
+          file: folder.path,
+          reason: "the adapter writes width \(size), but the language model takes \(model.model.hiddenSize)")
+      }
+      return model
+    }
+    questions = configuration.published.map(QuestionTemplate.init) ?? .questionAnswer
+    guard encoder.width == adapter.encoderWidth else {
+      throw PipelineError.badConfiguration(
+        file: folder.path,
+        reason: "the adapter reads width \(adapter.encoderWidth), but the encoder gives \(encoder.width)")
+    }
+  }
+
+  /// Where the text model has the word table, which an adapter's file need not repeat.
+  private static let words = KeyMap([KeyMap.Rule("temporal.embeddings", "embeddings")])
+
+  /// The frames that the adapter was trained on.
+  public var usualFrames: FrameChoice { (configuration.frames ?? AdapterConfiguration.Frames()).choice }
+
+  // MARK: Clips
+
+  /// Features of the frames of a file: a video, or a picture as a clip of one frame.
+  ///
+  /// - Parameters:
+  ///   - file: Any file that `VisualFile` reads.
+  ///   - frames: Which frames; those that the adapter was trained on when left out. Times must ascend.
+  /// - Throws: `MediaError`, ``PipelineError/badInput(_:)``, `TorchError`.
+  public func features(of file: URL, frames: FrameChoice? = nil) throws -> VideoFeatures {
+    try encoder.features(of: VisualFile(contentsOf: file), frames: frames ?? usualFrames, name: file.path)
+  }
+
+  /// What the video's queries say of clips.
+  ///
+  /// - Parameter clip: Encoder features `[B, T, N, Dv]`, from ``VideoFeatures/batch(_:areEmbeds:_:)``.
+  /// - Returns: `[B, M, D]`.
+  /// - Throws: `QFormerError`, `TorchError`.
+  public func queries(of clip: TimedFeatures) throws -> Tensor {
+    try withError {
+      try withNoGrad { try adapter.textQFormer.readImage(adapter.keyValues(clip, isTraining: false)).hidden }
+    }
+  }
+
+  /// What the language model reads, `[B, M, d_llm]`. Tokens of other senses, such as those of sound, stand before these.
+  ///
+  /// - Parameter clip: As in ``queries(of:)``.
+  /// - Throws: `QFormerError`, `TorchError`.
+  public func languageTokens(of clip: TimedFeatures) throws -> Tensor {
+    let hidden = try queries(of: clip)
+    return try withError { try withNoGrad { try adapter.languageTokens(hidden) } }
+  }
+
+  // MARK: Text
+
+  /// The language model.
+  ///
+  /// - Throws: ``PipelineError/wrongModel(folder:expected:found:)`` without one.
+  public func requireLanguage() throws -> LanguageModel {
+    guard let language else {
+      throw PipelineError.wrongModel(
+        folder: folder.path, expected: "a model that writes text", found: "one without a projection to a language model")
+    }
+    return language
+  }
+
+  /// Describes clips, or continues prompts about them.
+  ///
+  /// - Parameters:
+  ///   - clips: Any number, of any numbers of frames; a batch gives each what it gets alone.
+  ///   - prompts: One for each clip, text that the answer continues; nil for a caption. All captions when left out.
+  ///   - options: How text is generated; the language model's end tokens are added.
+  ///   - stops: Strings that end a text.
+  ///   - onText: Row and text of all tokens so far, after each token.
+  /// - Throws: ``PipelineError`` without a language model; `QFormerError`, `GenerationError`, `TorchError`.
+  public func describe(
+    _ clips: [VideoFeatures], prompts: [String?]? = nil, options: GenerationOptions = GenerationOptions(),
+    stops: [String] = [], onText: ((_ row: Int, _ text: String) -> Void)? = nil
+  ) throws -> [LanguageModel.Answer] {
+    let language = try requireLanguage()
+    guard !clips.isEmpty else { return [] }
+    return try language.describe(
+      tokens: languageTokens(of: VideoFeatures.batch(clips)),
+      prompts: prompts ?? Array(repeating: nil, count: clips.count), options: options, stops: stops, onText: onText)
+  }
+
+  // MARK: Scores
+
+  /// Scores every clip with every text: VTC as the heads are configured, VTM as the probability that they match.
+  ///
+  /// - Returns: For each clip a list of scores in the order of the texts.
+  /// - Throws: ``PipelineError`` without heads; `QFormerError`, `TorchError`.
+  public func scores(
+    _ clips: [VideoFeatures], texts: [String], head: ImageTextPipeline.Head = .both
+  ) throws -> [[ImageTextPipeline.Score]] {
+    guard let heads = adapter.heads, let encoder = self.texts else {
+      throw PipelineError.wrongModel(
+        folder: folder.path, expected: "a model that compares videos with texts", found: "one without heads for that")
+    }
+    guard !clips.isEmpty, !texts.isEmpty else { return clips.map { _ in [] } }
+    let clip = try VideoFeatures.batch(clips)
+    return try withError {
+      try withNoGrad {
+        try heads.scores(
+          adapter.textQFormer, adapter.keyValues(clip, isTraining: false), batch: clip.batch, encoder.batch(texts),
+          head: head)
+      }
+    }
+  }
+}
+
+extension AdapterConfiguration.Frames {
+  /// The choice of frames that the fields describe.
+  public var choice: FrameChoice {
+    switch place {
+    case .uniform: .uniform(count)
+    case .uniformMiddle: .uniformMiddle(count)
+    }
+  }
+}
