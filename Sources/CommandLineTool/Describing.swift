@@ -41,7 +41,9 @@ struct Describing {
       try WindowDescribing(describing: self, windows: windows).run(arguments, prompt: prompt)
       return
     }
-    if windows?.isGiven == true { throw ValidationError("--window, --stride, --patience: expected --stream and a video") }
+    if windows?.isGiven == true {
+      throw ValidationError("--window, --stride, --patience: expected --stream and a video")
+    }
     var inputs = try Inputs(arguments)
     // Inputs are looked at before a model is loaded: a mistyped path should not cost seconds.
     if contents.isVideoAdapter {

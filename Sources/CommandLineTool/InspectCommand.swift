@@ -32,7 +32,8 @@ struct InspectCommand: ParsableCommand {
       return
     }
     Output.line("\(folder.path)\n\(report.kind)\n")
-    let (read, unit) = report.video.map { ("\($0.frames) frames of \(report.imageTokens) tokens", "a clip") }
+    let (read, unit) =
+      report.video.map { ("\($0.frames) frames of \(report.imageTokens) tokens", "a clip") }
       ?? ("\(report.imageTokens) image tokens", "an image")
     Output.line("tokens         \(read) in, \(report.tokens) out")
     Output.line("cost           \(String(format: "%.2f", Double(report.cost) / 1e9)) GMAC \(unit) (adapter alone)")

@@ -52,7 +52,12 @@ struct MatchCommand: ParsableCommand {
 
   func run() throws {
     try common.apply()
-    let contents = try ModelFolder(ModelStore().adapter(model))
+    let folder = try ModelStore().adapter(model)
+    let contents = try ModelFolder(folder)
+    guard contents.isVideoAdapter || contents.comparesTexts else {
+      throw PipelineError.wrongModel(
+        folder: folder.path, expected: "a model that compares pictures or videos with texts", found: contents.words)
+    }
     guard contents.isVideoAdapter || !frames.isGiven else {
       throw ValidationError("--frames, --frames-from, --fps, --seconds: \(contents.name) compares pictures")
     }

@@ -51,7 +51,7 @@ public enum ModelFolder: Sendable, Equatable {
   }()
 
   /// What it is and does, for errors.
-  var words: String {
+  public var words: String {
     isVideoAdapter ? "\(name), which reads videos" : "\(name), which \(comparesTexts ? "compares" : "writes") texts"
   }
 

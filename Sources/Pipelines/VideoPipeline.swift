@@ -53,7 +53,8 @@ public final class VideoPipeline: Sendable {
     encoder = try ImageEncoder(configuration.encoder, store: store)
     let words = try configuration.text.map { text in
       BaseCheckpoint(
-        try Checkpoint(contentsOf: store.frozenModel(text.model)), keyMap: Self.words, providing: ["*.word_embeddings.*"])
+        try Checkpoint(contentsOf: store.frozenModel(text.model)), keyMap: Self.words,
+        providing: ["*.word_embeddings.*"])
     }
     (adapter, report) = try loadModel(
       from: Checkpoint(contentsOf: folder), bases: words.map { [$0] } ?? [], allowMissing: allowMissing
@@ -66,23 +67,20 @@ public final class VideoPipeline: Sendable {
       return try TextEncoder(
         text, positions: adapter.textQFormer.configuration.maxPositions, folder: folder, store: store)
     }
-    language = try !loadsLanguageModel ? nil : adapter.languageSize.map { size in
-      guard let language = configuration.language else {
-        throw PipelineError.badConfiguration(file: folder.path, reason: "has a projection, but names no language model")
-      }
-      let model = try LanguageModel(language, folder: store.frozenModel(language.model))
+    func bad(_ reason: String) -> PipelineError { .badConfiguration(file: folder.path, reason: reason) }
+    if loadsLanguageModel, let size = adapter.languageSize {
+      guard let named = configuration.language else { throw bad("has a projection, but names no language model") }
+      let model = try LanguageModel(named, folder: store.frozenModel(named.model))
       guard model.model.hiddenSize == size else {
-        throw PipelineError.badConfiguration(
-          file: folder.path,
-          reason: "the adapter writes width \(size), but the language model takes \(model.model.hiddenSize)")
+        throw bad("the adapter writes width \(size), but the language model takes \(model.model.hiddenSize)")
       }
-      return model
+      language = model
+    } else {
+      language = nil
     }
     questions = configuration.published.map(QuestionTemplate.init) ?? .questionAnswer
     guard encoder.width == adapter.encoderWidth else {
-      throw PipelineError.badConfiguration(
-        file: folder.path,
-        reason: "the adapter reads width \(adapter.encoderWidth), but the encoder gives \(encoder.width)")
+      throw bad("the adapter reads width \(adapter.encoderWidth), but the encoder gives \(encoder.width)")
     }
   }
 
@@ -132,7 +130,8 @@ public final class VideoPipeline: Sendable {
   public func requireLanguage() throws -> LanguageModel {
     guard let language else {
       throw PipelineError.wrongModel(
-        folder: folder.path, expected: "a model that writes text", found: "one without a projection to a language model")
+        folder: folder.path, expected: "a model that writes text", found: "one without a projection to a language model"
+      )
     }
     return language
   }

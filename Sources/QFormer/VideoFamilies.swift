@@ -88,8 +88,9 @@ extension VideoFamily {
     imageTokens: Int
   ) -> [VideoFamily] {
     let tokens = whole.languageSize == nil ? whole.queries : whole.languageTokens
+    let perFrame = cascade.frame.multiplyAccumulates(imageTokens: imageTokens)
     return [
-      (Kind.image, frames * cascade.frame.queries, frames * cascade.frame.multiplyAccumulates(imageTokens: imageTokens)),
+      (Kind.image, frames * cascade.frame.queries, frames * perFrame),
       (.cascaded, cascade.temporal.queries, cascade.multiplyAccumulates(frames: frames, imageTokens: imageTokens)),
       (.spatioTemporal, tokens, whole.multiplyAccumulates(frames: frames, imageTokens: imageTokens)),
     ].map { kind, tokens, cost in

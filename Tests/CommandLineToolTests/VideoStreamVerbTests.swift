@@ -79,13 +79,15 @@ struct VideoStreamVerbTests {
         let keys = ["input", "start", "end", "text", "token_ids", "tokens_per_second", "seconds", "frames"]
         #expect(Set(object.keys) == Set(keys))
         #expect(object["input"] as? String == growing)
-        #expect(object["start"] as? Double == window.span.lowerBound && object["end"] as? Double == window.span.upperBound)
+        #expect(object["start"] as? Double == window.span.lowerBound)
+        #expect(object["end"] as? Double == window.span.upperBound)
         #expect(object["token_ids"] as? [Int] == window.answer.tokenIDs)
         #expect((object["frames"] as? [Double])?.count == window.seconds.count)
       }
       // An MP4 whose index comes last is no stream, but a file.
       let late = try place.program.start(
-        ["caption", Workplace.clip("bframes.mp4")] + arguments).finish()
+        ["caption", Workplace.clip("bframes.mp4")] + arguments
+      ).finish()
       #expect(try late.code == 0 && late.json().count == 18, "\(late)")
       // A picture is no stream: its text grows.
       let picture = try place.program.run("caption", place.pictures[0], "--model", model, "--stream")
@@ -101,7 +103,8 @@ struct VideoStreamVerbTests {
       let whole = try Data(contentsOf: URL(fileURLWithPath: Workplace.clip("transport.ts")))
       func run(_ bytes: Data, closes: Bool, _ more: String...) throws -> Program.Result {
         let input = Pipe()
-        let running = try place.program.start(["caption", "-", "--model", models.cascaded] + options + more, pipe: input)
+        let running = try place.program.start(
+          ["caption", "-", "--model", models.cascaded] + options + more, pipe: input)
         signal(SIGPIPE, SIG_IGN)
         try? input.fileHandleForWriting.write(contentsOf: bytes)
         if closes { try input.fileHandleForWriting.close() }
@@ -121,10 +124,13 @@ struct VideoStreamVerbTests {
       let film = Workplace.clip("transport.ts")
       let other = try place.program.start(["caption", film] + arguments + [models.spatioTemporal]).finish()
       #expect(other.code == 65 && other.errors.contains("expected qformer_cascaded_video"), "\(other)")
-      let missing = try place.program.start(["caption", place.path("none.mkv")] + arguments + [models.cascaded]).finish()
+      let missing = try place.program.start(
+        ["caption", place.path("none.mkv")] + arguments + [models.cascaded]
+      ).finish()
       #expect(missing.code == 66 && missing.errorLines.count == 1, "\(missing)")
       let deaf = try place.program.start(
-        ["caption", Workplace.clip("speech.ogg")] + arguments + [models.cascaded]).finish()
+        ["caption", Workplace.clip("speech.ogg")] + arguments + [models.cascaded]
+      ).finish()
       #expect(deaf.code == 65 && deaf.errorLines.count == 1 && deaf.errors.contains("video track"), "\(deaf)")
       for wrong in [["--frames", "3"], ["--seconds", "1"], ["--frames-from", "uniform"]] {
         let result = try place.program.start(["caption", film] + arguments + [models.cascaded] + wrong).finish()

@@ -36,7 +36,8 @@ struct VideoVerbTests {
         let expected = try model.describe(clips)
         let one = try place.program.run("caption", film, "--model", folder)
         #expect(one.code == 0 && one.errors.isEmpty && one.output == expected[0].text + "\n", "\(one)")
-        let several = try place.program.start(["caption", "--json", "--threads", "1", "--model", folder] + inputs).finish()
+        let several = try place.program.start(["caption", "--json", "--threads", "1", "--model", folder] + inputs)
+          .finish()
         #expect(several.code == 0 && several.errors.isEmpty, "\(several)")
         let objects = try several.json()
         #expect(objects.map { $0["input"] as? String } == inputs)
@@ -296,7 +297,8 @@ struct VideoVerbTests {
       let inputs = [film] + bad + [Workplace.clip("one.mp4"), place.pictures[0]]
       for verb in [["caption"], ["match", "--text", "a"]] {
         let all = try place.program.start(
-          verb + inputs + ["--model", models.cascaded, "--json", "--threads", "1"]).finish()
+          verb + inputs + ["--model", models.cascaded, "--json", "--threads", "1"]
+        ).finish()
         #expect(all.code == 65 && all.errorLines.count == bad.count + 1, "\(all)")
         #expect(all.errorLines.last?.contains("\(bad.count) of \(inputs.count)") == true)
         #expect(try all.json().map { $0["input"] as? String } == [film, Workplace.clip("one.mp4"), place.pictures[0]])

@@ -46,8 +46,9 @@ extension TinyModels {
   }()
 
   /// Writes a cascaded adapter with random weights, without the word table.
-  static func writeCascaded(to folder: URL, seed: UInt64 = 6, configuration: CascadedVideoConfiguration = cascaded) throws
-  {
+  static func writeCascaded(
+    to folder: URL, seed: UInt64 = 6, configuration: CascadedVideoConfiguration = cascaded
+  ) throws {
     try writeVideo(
       AdapterConfiguration(
         cascaded: configuration, frames: frames, encoder: encoder, text: configuration.objectives.map { _ in text },
@@ -64,11 +65,13 @@ extension TinyModels {
         language: configuration.languageSize.map { _ in .init() }), to: folder, seed: seed)
   }
 
+  /// Matrices are made larger, so that what is read makes a difference to what is written.
   private static func writeVideo(_ configuration: AdapterConfiguration, to folder: URL, seed: UInt64) throws {
     let parameters = Parameters()
     _ = try configuration.videoQFormer(
       ParameterScope(FreshParameters(seed: seed), parameters: parameters), folder: folder)
+    let own = parameters.all.filter { !$0.name.hasSuffix("embeddings.word_embeddings.weight") }
     try AdapterFolder.write(
-      configuration, parameters.all.filter { !$0.name.hasSuffix("embeddings.word_embeddings.weight") }, to: folder)
+      configuration, own.map { ($0.name, $0.tensor.rank == 2 ? $0.tensor * 5 : $0.tensor) }, to: folder)
   }
 }

@@ -175,7 +175,10 @@ struct VideoPipelineTests {
       #expect(silent.language == nil)
       #expect(throws: PipelineError.self) { try silent.describe([clip]) }
       #expect(try silent.scores([clip], texts: ["a"]).count == 1)
-      let writer = try video { $0.objectives = nil }
+      let writer = try video {
+        $0.objectives = nil
+        ($0.temporal.readsText, $0.temporal.separateDecoderToken) = (false, false)
+      }
       #expect(writer.texts == nil && writer.language != nil)
       #expect(throws: PipelineError.self) { try writer.scores([clip], texts: ["a"]) }
       #expect(try writer.describe([clip]).count == 1)

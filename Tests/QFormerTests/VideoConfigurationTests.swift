@@ -227,6 +227,21 @@ import TorchNN
     #expect(giga(plain.multiplyAccumulates(frames: 16, imageTokens: 257)) == 9.8)
   }
 
+  @Test func theFamiliesAtBLIP2Scale() {
+    // The specification's table for 16 frames, from either model.
+    let tables = [
+      CascadedVideoConfiguration.videoLLaMA.families(frames: 16, imageTokens: 257),
+      SpatioTemporalConfiguration.blip2.families(frames: 16, imageTokens: 257),
+    ]
+    for (table, own) in zip(tables, [VideoFamily.Kind.cascaded, .spatioTemporal]) {
+      #expect(table.map(\.kind) == VideoFamily.Kind.allCases)
+      #expect(table.map(\.tokens) == [32 * 16, 32, 65])
+      #expect(table.map { (Double($0.multiplyAccumulates) / 1e8).rounded() / 10 } == [102.0, 103.8, 11.2])
+      #expect(table.filter(\.isOwn).map(\.kind) == [own])
+      #expect(table.filter(\.growsWithFrames).map(\.kind) == [.image])
+    }
+  }
+
   // MARK: Objectives
 
   @Test func theTemperatureIsKeptInItsRange() throws {
