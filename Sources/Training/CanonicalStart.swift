@@ -14,7 +14,9 @@ enum CanonicalStart {
   /// - Parameters:
   ///   - model: As it starts.
   ///   - parameters: Its parameters; those of the heads are overwritten.
-  ///   - train: The training images or clips with the captions' token numbers; the first two of each are read.
+  ///   - features: Those of the training images or clips.
+  ///   - captions: Token numbers of each one's captions; the first two are read.
+  ///   - showsProgress: Whether a progress line is printed.
   static func apply(
     _ model: any VideoQFormer, _ parameters: Parameters, features: FeatureStack, captions: [[[Int]]],
     showsProgress: Bool
@@ -41,10 +43,14 @@ enum CanonicalStart {
           texts.append(try model.textQFormer.readText(text.ids, mask: text.mask).select(1, 0))
           progress.update(batch.last.map { $0 + 1 } ?? 0)
         }
-        let alignment = try CanonicalAlignment(.cat(images, 0), .cat(texts, 0), size: heads[0].0.size(0))
+        let (image, text) = (Tensor.cat(images, 0), Tensor.cat(texts, 0))
+        let width = heads[0].0.size(0)
+        // There are no more directions than the sides have; the heads' other rows start at 0.
+        let size = min(width, image.size(1), text.size(1))
+        let alignment = try CanonicalAlignment(image, text, size: size)
         for (head, map) in zip(heads, [alignment.first, alignment.second]) {
-          head.0.copy(from: map.weight)
-          head.1.copy(from: map.bias)
+          head.0.copy(from: .cat([map.weight, .zeros([width - size, map.weight.size(1)])], 0))
+          head.1.copy(from: .cat([map.bias, .zeros([width - size])], 0))
         }
       }
     }
