@@ -146,6 +146,9 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   /// A cascaded video adapter.
   ///
   /// - Parameters:
+  ///   - cascaded: Its sizes.
+  ///   - frames: The frames that it reads.
+  ///   - encoder: The image encoder.
   ///   - text: The text model, where the adapter compares videos with texts.
   ///   - language: The language model, where the adapter has a projection to it.
   public init(
@@ -160,6 +163,9 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   /// A spatio-temporal video adapter.
   ///
   /// - Parameters:
+  ///   - spatioTemporal: Its sizes.
+  ///   - frames: The frames that it reads.
+  ///   - encoder: The image encoder.
   ///   - text: The text model, where the adapter compares videos with texts.
   ///   - language: The language model, where the adapter has a projection to it.
   public init(
