@@ -78,6 +78,31 @@ import TorchNN
     }
   }
 
+  /// As clips of a window's length are read on their own, which start at 0 seconds.
+  @Test func secondsWithinAWindowCountFromItsStart() throws {
+    let model = try model()
+    let window = SlidingWindow(length: 3, stride: 2, positions: .withinWindow)
+    let times = (0..<5).map { 1000 + 0.5 * Double($0 * $0) }
+    let clip = try TimedFeatures(features.narrow(0, 0, 1).narrow(1, 0, 5), seconds: Tensor(times, [1, 5]))
+    let whole = try model.readWindows(frames: model.readFrames(clip), window: window).hidden
+    var stream = try WindowStream(model, window: window)
+    #expect(try stream.rest == nil)
+    for number in 0..<5 {
+      let made = try stream.append(frame(0, number), seconds: times[number])
+      guard let made else { continue }
+      let part = try TimedFeatures(
+        features.narrow(0, 0, 1).narrow(1, made.frames.lowerBound, 3),
+        seconds: Tensor(times[made.frames].map { $0 - times[made.frames.lowerBound] }, [1, 3]))
+      let alone = try model.readVideo(part).hidden
+      expectClose(made.hidden, alone, relative: 2e-6)
+      expectClose(whole.narrow(1, made.frames.lowerBound / 2 * 4, 4), alone, relative: 2e-6)
+    }
+    // Frame 4 ended a whole window: nothing is left, until one more comes.
+    #expect(try stream.rest == nil)
+    try stream.append(frame(0, 5), seconds: 1020)
+    #expect(try stream.rest?.frames == 4..<6)
+  }
+
   @Test func aWindowThatMovesByOneFramePaysForOneFrame() throws {
     let model = try model()
     var stream = try WindowStream(model, window: SlidingWindow(length: 4, stride: 1), history: 1)
