@@ -11,7 +11,7 @@ DOCUMENTED := Torch TorchNN Checkpoints Tokenizers Media QFormer Backbones Pipel
 # they say so and skip. Anything else is an error.
 IF_OFFERED = || { status=$$?; [[ $$status -eq 69 ]] && echo "note: going on without it"; }
 
-.PHONY: help setup models data build demo test train-stamps format lint docs clean
+.PHONY: help setup models data moving-stamps build demo test train-stamps format lint docs clean
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -22,8 +22,11 @@ setup: ## Debian packages, .venv, LibTorch in .libtorch
 models: setup ## the small real models, into the cache
 	@scripts/fetch-models
 
-data: setup ## stamps, emoji and demo pictures, into the cache
+data: setup ## stamps, emoji, cut-outs and demo pictures, into the cache
 	@scripts/fetch-data
+
+moving-stamps: data ## clips with sound, captions and questions, rendered into the cache
+	@scripts/make-moving-stamps
 
 build: setup ## the command line, built for speed: .build/release/qformer
 	@swift build -c release --product qformer

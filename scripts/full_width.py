@@ -29,6 +29,7 @@ def measured(command):
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
+        print(output, end="")
         sys.exit(f"error: {' '.join(map(str, command[:4]))} … ended with {os.waitstatus_to_exitcode(status)}")
     return output, time.monotonic() - start, usage.ru_maxrss / 1e6
 

@@ -31,15 +31,9 @@ public func readConfiguration<Configuration: Decodable>(
   let file = folder.appendingPathComponent("config.json")
   let data: Data
   do {
-    let size = try FileManager.default.attributesOfItem(atPath: file.path)[.size] as? Int ?? 0
-    guard size < 10_000_000 else {
-      throw BackboneError.unreadable(file: file.path, reason: "\(size) bytes are too many for a configuration")
-    }
-    data = try Data(contentsOf: file)
-  } catch let error as BackboneError {
-    throw error
-  } catch {
-    throw BackboneError.unreadable(file: file.path, reason: error.localizedDescription)
+    data = try SmallFile.read(file)
+  } catch CheckpointError.unreadable(let file, let reason) {
+    throw BackboneError.unreadable(file: file, reason: reason)
   }
   do {
     return try JSONDecoder().decode(type, from: data)

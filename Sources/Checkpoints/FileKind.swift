@@ -44,6 +44,10 @@ enum FileKind {
     Signature(words: "a bare vision transformer", has: ["blocks.*.attn.qkv.weight", "patch_embed.proj.weight"]),
     Signature(words: "a bare CLIP vision tower", has: ["conv1.weight", "transformer.resblocks.*"]),
     Signature(words: "a CLIP model of images and texts", has: ["*text_model.*", "*vision_model.*", "logit_scale"]),
+    Signature(words: "ImageBind, all senses (modality_trunks)", has: ["modality_trunks.*"]),
+    Signature(
+      words: "Whisper, which reads sound (encoder.conv1)",
+      has: ["*encoder.conv1.weight", "*encoder.embed_positions.weight"]),
     Signature(words: "a DINOv2 vision tower", has: ["*embeddings.cls_token", "*.layer_scale1.*"]),
     Signature(
       words: "a bare language model (Llama's names)",

@@ -193,19 +193,29 @@ extension SafetensorsFile {
   ///   - url: The file to write.
   /// - Throws: ``CheckpointError/cannotWrite(file:reason:)``.
   public static func writeConcatenated(_ name: String, _ parts: [Tensor], to url: URL) throws {
-    guard let first = parts.first, let type = dtypes.first(where: { $1 == first.dtype })?.key,
-      parts.allSatisfy({
-        $0.isValid && $0.rank > 0 && $0.dtype == first.dtype && $0.shape.dropFirst() == first.shape.dropFirst()
-      })
-    else {
-      throw CheckpointError.cannotWrite(file: url.path, reason: "the parts of \(name) do not fit together")
+    try writeConcatenated([(name, parts)], to: url)
+  }
+
+  /// Writes several such tensors into one file.
+  ///
+  /// - Parameters:
+  ///   - tensors: Names and parts, as above.
+  ///   - url: The file to write.
+  /// - Throws: ``CheckpointError/cannotWrite(file:reason:)``.
+  public static func writeConcatenated(_ tensors: [(name: String, parts: [Tensor])], to url: URL) throws {
+    let entries = try tensors.map { name, parts in
+      guard let first = parts.first, dtypes.contains(where: { $1 == first.dtype }),
+        parts.allSatisfy({
+          $0.isValid && $0.rank > 0 && $0.dtype == first.dtype && $0.shape.dropFirst() == first.shape.dropFirst()
+        })
+      else {
+        throw CheckpointError.cannotWrite(file: url.path, reason: "the parts of \(name) do not fit together")
+      }
+      return Entry(
+        name: name, dtype: first.dtype, shape: [parts.reduce(0) { $0 + $1.size(0) }] + first.shape.dropFirst())
     }
-    let shape = [parts.reduce(0) { $0 + $1.size(0) }] + first.shape.dropFirst()
-    let count = parts.reduce(0) { $0 + $1.count } * first.dtype.byteCount
-    let json = try header([name: ["dtype": type, "shape": shape, "data_offsets": [0, count]]])
-    try AtomicFile.write(to: url) { append in
-      try json.withUnsafeBytes(append)
-      for part in parts { try withError { try part.withBytes(append) } }
+    try write(entries, metadata: [:], to: url) { index, append in
+      for part in tensors[index].parts { try withError { try part.withBytes(append) } }
     }
   }
 

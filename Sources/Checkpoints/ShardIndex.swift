@@ -16,14 +16,11 @@ struct ShardIndex {
       let weightMap: [String: String]
       enum CodingKeys: String, CodingKey { case weightMap = "weight_map" }
     }
-    // Links are followed: model folders may hold links into a cache.
-    let attributes = try? FileManager.default.attributesOfItem(atPath: index.resolvingSymlinksInPath().path)
-    // Reading a pipe would wait for ever.
-    guard attributes?[.type] as? FileAttributeType == .typeRegular, let size = attributes?[.size] as? Int,
-      size < 200_000_000
-    else { throw malformed("a regular file below 200 MB", "a larger file, a folder or a device") }
+    guard let data = try? SmallFile.read(index, limit: 200_000_000) else {
+      throw malformed("a regular file below 200 MB", "a larger file, a folder or a device")
+    }
     do {
-      fileOfName = try JSONDecoder().decode(Content.self, from: Data(contentsOf: index)).weightMap
+      fileOfName = try JSONDecoder().decode(Content.self, from: data).weightMap
     } catch {
       throw malformed("JSON with weight_map", "something else")
     }

@@ -41,6 +41,7 @@ struct ClipEncoding {
     } else {
       let pipeline = try ImageLanguagePipeline(folder.path, allowMissing: command.missing.allowMissing)
       command.missing.warn(pipeline.report, common)
+      try pipeline.requireWords([instruction])
       let choice = try command.frames.choice(.instructBLIPVideo, seed: common.seed)
       (model, reader) = (.frames(pipeline), ClipReader(encoder: pipeline.encoder, choice: choice))
     }

@@ -173,6 +173,7 @@ struct EncodeCommand: ParsableCommand {
             ]
           case .language(let pipeline):
             let rows = embeds.rank == 3 ? embeds.size(0) : 0
+            try pipeline.requireWords([instruction])
             let text = pipeline.instruction(Array(repeating: instruction, count: rows), count: rows)
             let hidden = try pipeline.adapter.readEmbeds(embeds, text: text).hidden
             return [

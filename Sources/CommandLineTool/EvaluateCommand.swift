@@ -9,7 +9,9 @@ struct EvaluateCommand: ParsableCommand {
     commandName: "evaluate", abstract: "Measure an adapter on the validation sets of a recipe, beside baselines.",
     discussion: """
       An image-text adapter: retrieval both ways with ITC and with ITM re-ranking, beside ridge regression from the same
-      features. An image-language adapter: CIDEr-D and BLEU-4, beside the blind model and the nearest training picture.
+      features. An image-language adapter: CIDEr-D and BLEU-4, beside the blind model and the nearest training picture,
+      and, where the set has questions, the part answered rightly by kind, beside the blind model and chance. A video
+      adapter: whichever of these it is for, on clips.
 
       EXAMPLES:
         qformer evaluate Recipes/photos-stage1.yaml --set paths.photos=flickr8k --model image-match
@@ -35,7 +37,7 @@ struct EvaluateCommand: ParsableCommand {
   func run() throws {
     try common.apply()
     let recipe = try Recipe(contentsOf: URL(fileURLWithPath: recipe), settings: settings)
-    let model = model ?? (recipe.objective == .imageText ? "image-match" : "image-caption")
+    let model = try model ?? defaultModel(recipe)
     var options = TextOptions.parseOrDefault().options(seed: common.seed)
     options.beams = beams
     let evaluation = try AdapterEvaluation.run(
@@ -46,11 +48,20 @@ struct EvaluateCommand: ParsableCommand {
       Output.line(String(decoding: try encoder.encode(evaluation), as: UTF8.self))
     } else {
       for result in evaluation.results {
-        Output.line("\(result.set) (\(result.images) pictures)")
+        Output.line("\(result.set) (\(result.images) \(recipe.objective.readsVideo ? "clips" : "pictures"))")
         if let retrieval = result.retrieval { Output.line("  \(retrieval.summary)") }
         if let ridge = result.ridge { Output.line("  ridge \(ridge.summary)") }
         if let captions = result.captions { Output.line("  \(captions.summary)") }
+        for line in result.answers?.lines ?? [] { Output.line("  \(line)") }
       }
+    }
+  }
+
+  private func defaultModel(_ recipe: Recipe) throws -> String {
+    switch recipe.objective {
+    case .imageText: return "image-match"
+    case .imageWords, .imageLanguage: return "image-caption"
+    case .videoText, .videoLanguage: throw ValidationError("give the adapter with --model: none of videos comes along")
     }
   }
 }

@@ -41,9 +41,9 @@ struct TrainCommand: ParsableCommand {
     Interruption.listen()
     let train =
       switch recipe.objective {
-      case .imageText: ImageTextTraining.run
+      case .imageText, .videoText: ImageTextTraining.run
       case .imageWords: ImageWordsTraining.run
-      case .imageLanguage: ImageLanguageTraining.run
+      case .imageLanguage, .videoLanguage: ImageLanguageTraining.run
       }
     let adapter = try train(recipe, output, resume, ModelStore(), common.showsProgress, { Interruption.isWanted })
     guard let adapter else {

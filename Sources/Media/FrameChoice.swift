@@ -17,7 +17,7 @@ public enum FrameChoice: Sendable, Equatable {
   case seconds([Double])
 
   /// The places among `count` frames that are in order of time, ascending; nil for choices that go by time.
-  func places(of count: Int) -> [Int]? {
+  public func places(of count: Int) -> [Int]? {
     switch self {
     case .uniform(let n):
       let n = min(n, count)

@@ -14,19 +14,22 @@ public struct MelSpectrogram: Sendable, Equatable {
 public enum LogMel {
   /// Whisper's features: `[80, 3000]` for a window of 30 seconds.
   ///
-  /// Sound is cut off at 30 seconds or filled up with silence. Frames of 400 samples every 160, centred, the ends
-  /// mirrored; periodic Hann window; power spectrum; Slaney's mel scale and area normalisation from 0 to 8,000 Hz;
-  /// `x = log10(max(power, 1e-10))`, raised to 8 below the window's maximum, then `(x + 4) / 4`. The last frame is left out.
-  /// As OpenAI's Whisper (Radford et al., arXiv 2212.04356) and transformers' `WhisperFeatureExtractor`.
+  /// Sound is cut off at the window's end or filled up with silence. Frames of 400 samples every 160, centred, the
+  /// window's ends mirrored; periodic Hann window; power spectrum; Slaney's mel scale and area normalisation from 0 to
+  /// 8,000 Hz; `x = log10(max(power, 1e-10))`, raised to 8 below the window's maximum, then `(x + 4) / 4`. The last frame
+  /// is left out.
+  /// As OpenAI's Whisper (Radford et al., arXiv 2212.04356) and transformers' `WhisperFeatureExtractor`, whose
+  /// `chunk_length` is `frames / 100`.
   ///
   /// - Parameters:
-  ///   - samples: 16,000 a second, at least one.
+  ///   - samples: 16,000 a second.
   ///   - bands: 80, or 128 for large-v3.
-  public static func whisper(_ samples: [Float], bands: Int = 80) -> MelSpectrogram {
-    let (window, shift, length) = (400, 160, 480_000)
+  ///   - frames: The window's length, 100 a second, at least 2. Whisper was trained with 3,000.
+  public static func whisper(_ samples: [Float], bands: Int = 80, frames: Int = 3000) -> MelSpectrogram {
+    let (window, shift) = (400, 160)
+    let length = frames * shift
     let bank = FilterBank.slaney(bands: bands, window: window)
     let hann = (0..<window).map { 0.5 - 0.5 * cos(2 * Double.pi * Double($0) / Double(window)) }
-    let frames = length / shift
     let half = window / 2
     var values = energies(frames: frames, window: window, padded: window, bank: bank) { frame, target in
       for i in 0..<window {

@@ -146,6 +146,9 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   /// A cascaded video adapter.
   ///
   /// - Parameters:
+  ///   - cascaded: Its sizes.
+  ///   - frames: The frames that it reads.
+  ///   - encoder: The image encoder.
   ///   - text: The text model, where the adapter compares videos with texts.
   ///   - language: The language model, where the adapter has a projection to it.
   public init(
@@ -160,6 +163,9 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   /// A spatio-temporal video adapter.
   ///
   /// - Parameters:
+  ///   - spatioTemporal: Its sizes.
+  ///   - frames: The frames that it reads.
+  ///   - encoder: The image encoder.
   ///   - text: The text model, where the adapter compares videos with texts.
   ///   - language: The language model, where the adapter has a projection to it.
   public init(
@@ -195,14 +201,12 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   /// - Throws: ``PipelineError`` that names the file and the field.
   public init(folder: URL) throws {
     let file = folder.appendingPathComponent("config.json")
-    guard let handle = FileManager.default.contents(atPath: file.path) else {
-      throw PipelineError.badConfiguration(file: file.path, reason: "cannot be read; expected an adapter's config.json")
-    }
+    let data = try SmallFile.configuration(file)
     struct Head: Decodable {
       let modelType: String?
       enum CodingKeys: String, CodingKey { case modelType = "model_type" }
     }
-    guard let head = try? JSONDecoder().decode(Head.self, from: handle) else {
+    guard let head = try? JSONDecoder().decode(Head.self, from: data) else {
       throw PipelineError.badConfiguration(file: file.path, reason: "expected a JSON object")
     }
     let known = Kind.allCases.map(\.rawValue)
@@ -212,7 +216,7 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
         found: head.modelType.map { "model_type \($0)" } ?? "none")
     }
     do {
-      self = try JSONDecoder().decode(AdapterConfiguration.self, from: handle)
+      self = try JSONDecoder().decode(AdapterConfiguration.self, from: data)
     } catch let error as DecodingError {
       throw PipelineError.badConfiguration(file: file.path, reason: error.words)
     }
@@ -231,6 +235,19 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     try AtomicFile.write(try encoder.encode(self), to: folder.appendingPathComponent("config.json"))
+  }
+}
+
+extension SmallFile {
+  /// The content of a configuration.
+  ///
+  /// - Throws: ``PipelineError/badConfiguration(file:reason:)``.
+  static func configuration(_ file: URL) throws -> Data {
+    do {
+      return try read(file)
+    } catch CheckpointError.unreadable(let file, let reason) {
+      throw PipelineError.badConfiguration(file: file, reason: "cannot be read: \(reason)")
+    }
   }
 }
 

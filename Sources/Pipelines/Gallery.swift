@@ -40,11 +40,7 @@ public struct Gallery {
   ///
   /// - Throws: `MediaError` when a picture cannot be encoded, `CheckpointError.cannotWrite`.
   public static func write(_ entries: [Entry], candidates: Int, to folder: URL) throws -> URL {
-    do {
-      try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    } catch {
-      throw CheckpointError.cannotWrite(file: folder.path, reason: error.localizedDescription)
-    }
+    try makeFolder(folder)
     let cards = try entries.map { try card($0) }.joined(separator: "\n")
     let page = """
       <!doctype html>
@@ -85,6 +81,17 @@ public struct Gallery {
     return file
   }
 
+  /// Makes a folder where there is none.
+  ///
+  /// - Throws: `CheckpointError.cannotWrite`.
+  static func makeFolder(_ folder: URL) throws {
+    do {
+      try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    } catch {
+      throw CheckpointError.cannotWrite(file: folder.path, reason: error.localizedDescription)
+    }
+  }
+
   private static func card(_ entry: Entry) throws -> String {
     func source(_ image: Image) throws -> String {
       "data:image/jpeg;base64,\(try image.jpegData(quality: 85).base64EncodedString())"
@@ -105,7 +112,8 @@ public struct Gallery {
       """
   }
 
-  private static func escaped(_ text: String) -> String {
+  /// Text as it stands in a page, and in an attribute between double quotes.
+  static func escaped(_ text: String) -> String {
     text.replacingOccurrences(of: "&", with: "&amp;").replacingOccurrences(of: "<", with: "&lt;")
       .replacingOccurrences(of: ">", with: "&gt;").replacingOccurrences(of: "\"", with: "&quot;")
   }

@@ -1,4 +1,5 @@
 public import Backbones
+import Checkpoints
 import Foundation
 public import Media
 public import Torch
@@ -138,9 +139,7 @@ struct ModelType: Decodable {
   /// - Throws: ``PipelineError/badConfiguration(file:reason:)``.
   init(folder: URL) throws {
     let file = folder.appendingPathComponent("config.json")
-    guard let data = FileManager.default.contents(atPath: file.path) else {
-      throw PipelineError.badConfiguration(file: file.path, reason: "cannot be read; expected a model's config.json")
-    }
+    let data = try SmallFile.configuration(file)
     guard let found = try? JSONDecoder().decode(ModelType.self, from: data) else {
       throw PipelineError.badConfiguration(file: file.path, reason: "expected a JSON object")
     }

@@ -82,8 +82,9 @@ public final class ImageLanguagePipeline: Sendable {
   ///   - features: What the encoder gives; `[B, T, N, Dv]` for clips of T frames, whose tokens follow each other:
   ///     `[B, T · M, d_llm]` (InstructBLIP-Video).
   ///   - prompts: B instructions for a Q-Former that reads them; others pass them over.
-  /// - Throws: `QFormerError`, `TorchError`.
+  /// - Throws: ``PipelineError/badInput(_:)`` for a tokenizer of another model; `QFormerError`, `TorchError`.
   public func languageTokens(features: Tensor, prompts: [String?] = []) throws -> Tensor {
+    try requireWords(prompts)
     let isClip = features.rank == 4
     let frames = isClip ? features.size(1) : 1
     return try withError {
@@ -95,6 +96,14 @@ public final class ImageLanguagePipeline: Sendable {
         return isClip ? tokens.reshaped(features.size(0), -1, tokens.size(2)) : tokens  // [B, T · M, d_llm]
       }
     }
+  }
+
+  /// Refuses instructions that the Q-Former has no words for.
+  ///
+  /// - Throws: ``PipelineError/badInput(_:)``: the tokenizer of its text belongs to another model.
+  public func requireWords(_ prompts: [String?]) throws {
+    try instructions?.requireWords(
+      prompts.compactMap { $0 }, count: adapter.configuration.qformer.vocabularySize, of: report.file)
   }
 
   /// Instructions as the Q-Former reads them, or nil when it reads none. No instruction is an empty one.

@@ -95,7 +95,7 @@ public final class ImageTextPipeline: Sendable {
   /// Scores every image with every text.
   ///
   /// - Returns: For each image a list of scores in the order of the texts.
-  /// - Throws: `MediaError`, `TorchError`.
+  /// - Throws: `MediaError`, `TorchError`; ``PipelineError/badInput(_:)`` for a tokenizer of another model.
   public func scores(_ images: [Image], texts: [String], head: Head = .both) throws -> [[Score]] {
     guard !images.isEmpty, !texts.isEmpty else { return images.map { _ in [] } }
     return try scores(features: encoder.features(images), texts: texts, head: head)
@@ -103,9 +103,10 @@ public final class ImageTextPipeline: Sendable {
 
   /// Scores encoder features `[B, N, Dv]` with every text.
   ///
-  /// - Throws: `QFormerError`, `TorchError`.
+  /// - Throws: `QFormerError`, `TorchError`; ``PipelineError/badInput(_:)`` for a tokenizer of another model.
   public func scores(features: Tensor, texts: [String], head: Head = .both) throws -> [[Score]] {
     guard !texts.isEmpty else { return (0..<features.size(0)).map { _ in [] } }
+    try self.texts.requireWords(texts, count: adapter.configuration.qformer.vocabularySize, of: report.file)
     return try withError {
       try withNoGrad {
         try adapter.heads.scores(

@@ -40,6 +40,8 @@ public struct LanguageModel: Sendable {
   /// What stands for each picture token where repeated tokens are counted; nil when they are not counted.
   private let imageTokenID: Int?
   private let tokenizer: Tokenizer
+  /// The folder that the tokenizer was read from.
+  private let source: String
 
   /// Loads a model folder, to be used as this package trains adapters for it.
   ///
@@ -80,7 +82,7 @@ public struct LanguageModel: Sendable {
     }
     self.init(
       model, tokenizer: tokenizer, beginID: beginID, endIDs: endIDs,
-      prompting: template.map { .filled($0) } ?? .beginThenText, prefix: prefix)
+      prompting: template.map { .filled($0) } ?? .beginThenText, source: folder.path, prefix: prefix)
   }
 
   /// Loads a model folder, to be used as an adapter's configuration says.
@@ -126,14 +128,16 @@ public struct LanguageModel: Sendable {
         reason: "bos_token_id is \(id), expected 0 ..< \(tower.vocabularySize)")
     }
     self.init(
-      tower, tokenizer: tokenizer, beginID: beginID, endIDs: endIDs, prompting: .published, imageTokenID: imageTokenID)
+      tower, tokenizer: tokenizer, beginID: beginID, endIDs: endIDs, prompting: .published, source: folder.path,
+      imageTokenID: imageTokenID)
   }
 
   /// Puts a tokenizer before a model.
   init(
     _ model: LanguageTower, tokenizer: Tokenizer, beginID: Int?, endIDs: [Int], prompting: Prompting,
-    imageTokenID: Int? = nil, prefix: TextPrefix? = nil
+    source: String, imageTokenID: Int? = nil, prefix: TextPrefix? = nil
   ) {
+    self.source = source
     (self.model, self.tokenizer, self.beginID, self.endIDs) = (model, tokenizer, beginID, endIDs)
     (self.prompting, self.imageTokenID, self.prefix) = (prompting, imageTokenID, prefix)
     if case .filled(let template) = prompting {
@@ -174,7 +178,7 @@ public struct LanguageModel: Sendable {
   ///   - options: How text is generated; the language model's end tokens are added.
   ///   - stops: Strings that end a text; what begins with one is cut off.
   ///   - onText: Row and text of all tokens so far, after each token.
-  /// - Throws: `GenerationError`, `TorchError`.
+  /// - Throws: `GenerationError`, `TorchError`; ``PipelineError/badInput(_:)`` for a tokenizer of another model.
   public func describe(
     tokens: Tensor, prompts: [String?], options: GenerationOptions = GenerationOptions(), stops: [String] = [],
     onText: ((_ row: Int, _ text: String) -> Void)? = nil
@@ -184,6 +188,7 @@ public struct LanguageModel: Sendable {
       throw GenerationError.option(
         name: "prompts", found: "\(starts.count)", expected: "one for each of \(tokens.size(0)) pictures")
     }
+    try tokenizer.requireWords(starts, count: model.vocabularySize, of: source)
     let (embeds, mask) = try withError { withNoGrad { embedded(tokens, starts) } }
     var options = options
     options.endIDs += endIDs.filter { !options.endIDs.contains($0) }

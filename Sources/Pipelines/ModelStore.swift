@@ -37,7 +37,7 @@ public enum PipelineError: Error, Sendable, Equatable, CustomStringConvertible, 
 /// package lie in its folder `Models`, which is found beside the program or through `$QFORMER_MODELS`.
 public struct ModelStore: Sendable {
   /// The frozen models that `scripts/fetch-models` fetches.
-  public static let frozen = ["dinov2-small-focus", "minilm-l6", "smollm2-135m-instruct"]
+  public static let frozen = ["dinov2-small-focus", "minilm-l6", "smollm2-135m-instruct", "whisper-tiny-en"]
   /// The adapters that come with the package.
   public static let adapters = ["image-match", "image-caption"]
 

@@ -52,11 +52,34 @@ public struct TextEncoder: Sendable {
   /// A batch padded to its longest text.
   public func batch(_ texts: [String]) -> TextBatch { Self.pad(texts.map(ids)) }
 
+  /// Refuses texts with tokens that a model has no words for: the tokenizer belongs to another one.
+  ///
+  /// - Parameters:
+  ///   - texts: Any number.
+  ///   - count: Rows of the model's word table.
+  ///   - model: What is called so in errors, a path.
+  /// - Throws: ``PipelineError/badInput(_:)``.
+  func requireWords(_ texts: [String], count: Int, of model: String) throws {
+    try tokenizer.requireWords(texts.map(ids), count: count, of: model)
+  }
+
   /// Pads lists of token numbers with 0 to the longest.
   public static func pad(_ lists: [[Int]]) -> TextBatch {
     let length = lists.map(\.count).max() ?? 0
     let ids = lists.flatMap { $0 + Array(repeating: 0, count: length - $0.count) }
     let mask = lists.flatMap { Array(repeating: 1, count: $0.count) + Array(repeating: 0, count: length - $0.count) }
     return TextBatch(ids: Tensor(ids, [lists.count, length]), mask: Tensor(mask, [lists.count, length]))
+  }
+}
+
+extension Tokenizer {
+  /// Refuses tokens that a model has no words for: the tokenizer belongs to another one.
+  ///
+  /// - Throws: ``PipelineError/badInput(_:)``.
+  func requireWords(_ lists: [[Int]], count: Int, of model: String) throws {
+    guard let id = lists.joined().first(where: { !(0..<count).contains($0) }) else { return }
+    throw PipelineError.badInput(
+      "\(model): the tokenizer gives \(token(of: id) ?? "a token") the number \(id), but the model's word table has "
+        + "\(count) rows: expected the tokenizer of this model")
   }
 }

@@ -184,9 +184,7 @@ public struct CascadedVideoQFormer: VideoQFormer {
       let count = frames.size(0)
       let parts = try stride(from: 0, to: count, by: isTraining ? count : Self.frameGroup).map { start in
         func part(_ x: Tensor) -> Tensor { x.narrow(0, start, isTraining ? count : Self.frameGroup) }
-        var embeds = clip.areEmbeds ? part(frames) : visionNorm(part(frames))  // [k, N, Dv]
-        if let time { embeds = embeds + part(time).unsqueezed(1) }
-        let image = try frameQFormer.imageKeyValues(embeds)
+        let image = try frameImage(part(frames), areEmbeds: clip.areEmbeds, time: time.map(part))  // [k, N, Dv]
         guard let text else { return frameQFormer.readImage(image, isTraining: isTraining).hidden }
         return try frameQFormer.readImageAndText(
           image, part(text.ids), mask: part(text.mask), isTraining: isTraining
@@ -199,6 +197,33 @@ public struct CascadedVideoQFormer: VideoQFormer {
   /// Outside training, frames go through the frame Q-Former in groups of so many, so that long clips take little more
   /// memory than their features.
   private static let frameGroup = 32
+
+  /// Where the frame Q-Former's queries look in each frame: cross-attention weights without text.
+  ///
+  /// - Parameters:
+  ///   - clip: Encoder features `[B, T, N, Dv]`; padding is not computed.
+  ///   - firstFrame: As in ``readFrames(_:text:firstFrame:isTraining:)``.
+  /// - Returns: `[B, T, layers, H, M, N]`, rows of N sum to 1, zeros for padding; the layers are those with
+  ///   cross-attention.
+  /// - Throws: ``QFormerError``.
+  public func frameAttention(_ clip: TimedFeatures, firstFrame: Int = 0) throws -> Tensor {
+    let time = configuration.site == .beforeFrameQFormer ? try frameEmbedding(clip, first: firstFrame) : nil
+    return try clip.mapFrames { frames, rows in
+      let times = time.map { time in
+        let flat = time.reshaped(clip.batch * clip.frames, -1)  // [B, T, Dv] → [B · T, Dv]
+        return rows.map { flat.indexSelect(0, $0) } ?? flat
+      }
+      let image = try frameImage(frames, areEmbeds: clip.areEmbeds, time: times)
+      return .stack(frameQFormer.readImage(image, keepsAttention: true).crossAttention, 1)  // [K, layers, H, M, N]
+    }.features
+  }
+
+  /// What the frame Q-Former looks at in K frames `[K, N, Dv]`, with the embedding of their times `[K, Dv]` where that is
+  /// added before it.
+  private func frameImage(_ frames: Tensor, areEmbeds: Bool, time: Tensor?) throws -> ImageKeyValues {
+    let embeds = areEmbeds ? frames : visionNorm(frames)  // [K, N, Dv]
+    return try frameQFormer.imageKeyValues(time.map { embeds + $0.unsqueezed(1) } ?? embeds)
+  }
 
   /// The queries of frames with the embedding of their time added, where that is added after the frame Q-Former.
   ///

@@ -91,7 +91,7 @@ public struct ImageLanguageQFormer: Sendable {
       image, text.ids, mask: text.mask, keepsAttention: keepsAttention, isTraining: isTraining)
     return QFormerOutput(
       hidden: seen.hidden.narrow(1, 0, configuration.qformer.queries), selfKeyValues: seen.selfKeyValues,
-      crossAttention: seen.crossAttention)
+      crossAttention: seen.crossAttention, selfAttention: seen.selfAttention)
   }
 
   /// Hidden states of queries `[B, M, D]` as token embeddings of the language model, `[B, M, languageSize]`.

@@ -184,6 +184,8 @@ public struct QFormerOutput: Sendable {
   public let selfKeyValues: [KeyValue]
   /// Cross-attention weights `[B, H, M, N]` of each layer that has them, where asked for; rows sum to 1.
   public let crossAttention: [Tensor]
+  /// Self-attention weights `[B, H, M + L, M + L]` of each layer, where asked for; rows sum to 1.
+  public let selfAttention: [Tensor]
 }
 
 /// The Q-Former: learnable queries that read an image, alone or together with text.
@@ -321,10 +323,18 @@ public struct QFormer: Sendable {
 
   /// Queries and text together, every token seeing every other; queries read the image.
   ///
+  /// - Parameters:
+  ///   - image: From ``imageKeyValues(_:mask:)``.
+  ///   - ids: `int64 [B, L]`.
+  ///   - mask: `[B, L]`, 1 for text and 0 for padding.
+  ///   - keepsAttention: Whether to return cross-attention weights.
+  ///   - keepsSelfAttention: Whether to return self-attention weights.
+  ///   - isTraining: Whether dropout is on.
   /// - Returns: Hidden states `[B, M + L, D]`, queries first.
   /// - Throws: as ``readText(_:mask:isTraining:)``.
   public func readImageAndText(
-    _ image: ImageKeyValues, _ ids: Tensor, mask: Tensor, keepsAttention: Bool = false, isTraining: Bool = false
+    _ image: ImageKeyValues, _ ids: Tensor, mask: Tensor, keepsAttention: Bool = false,
+    keepsSelfAttention: Bool = false, isTraining: Bool = false
   ) throws -> QFormerOutput {
     let batch = ids.size(0)
     let x = Tensor.cat([queryTokens.expanded(batch, -1, -1), try embed(ids)], 1)
@@ -332,7 +342,7 @@ public struct QFormer: Sendable {
     return encode(
       normalized(x, isTraining), queries: configuration.queries,
       mask: Self.additive(all).reshaped(batch, 1, 1, -1),  // [B, 1, 1, M + L]
-      image: image, keepsAttention: keepsAttention, isTraining: isTraining)
+      image: image, keepsAttention: keepsAttention, keepsSelfAttention: keepsSelfAttention, isTraining: isTraining)
   }
 
   /// Text that sees all queries, through their cached keys and values, and itself up to each position.
@@ -385,14 +395,17 @@ public struct QFormer: Sendable {
   private func encode(
     _ x: Tensor, queries: Int, mask: Tensor? = nil, image: ImageKeyValues? = nil, past: [KeyValue]? = nil,
     selfSource: ((_ layer: Int, _ x: Tensor) -> Tensor)? = nil, keepsKeyValues: Bool = false,
-    keepsAttention: Bool = false, isTraining: Bool
+    keepsAttention: Bool = false, keepsSelfAttention: Bool = false, isTraining: Bool
   ) -> QFormerOutput {
     var x = x
     var selfKeyValues: [KeyValue] = []
     var crossAttention: [Tensor] = []
+    var selfAttention: [Tensor] = []
     for (index, layer) in layers.enumerated() {
       let keyValue = layer.selfAttention.keyValue(selfSource?(index, x) ?? x, after: past?[index])
       if keepsKeyValues { selfKeyValues.append(keyValue) }
+      // Weights are computed beside the fused attention, and only on request.
+      if keepsSelfAttention { selfAttention.append(layer.selfAttention.weights(x, keyValue, mask: mask)) }
       if keepsAttention, let attention = layer.crossAttention, let keys = image?.layers[index] {
         let seen = layer.selfAttention(x, keyValue, mask: mask, isTraining: isTraining)
         crossAttention.append(attention.weights(seen.narrow(1, 0, queries), keys, mask: image?.bias))
@@ -401,8 +414,12 @@ public struct QFormer: Sendable {
         x, keyValue, queries: queries, mask: mask, image: image?.layers[index], imageBias: image?.bias,
         isTraining: isTraining)
     }
-    return QFormerOutput(hidden: x, selfKeyValues: selfKeyValues, crossAttention: crossAttention)
+    return QFormerOutput(
+      hidden: x, selfKeyValues: selfKeyValues, crossAttention: crossAttention, selfAttention: selfAttention)
   }
+
+  /// The numbers of the layers that have cross-attention, ascending: those that attention weights are returned of.
+  public var crossAttentionLayers: [Int] { layers.indices.filter { layers[$0].crossAttention != nil } }
 
   /// 0 where a mask holds 1 and −10,000 where it holds 0: finite, so that a row that sees nothing gives no NaN.
   static func additive(_ mask: Tensor) -> Tensor { (mask.to(.float32) - 1) * 10_000 }

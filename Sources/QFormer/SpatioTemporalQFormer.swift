@@ -96,7 +96,8 @@ public struct SpatioTemporalConfiguration: Codable, Sendable, Equatable {
   /// The number of tokens that the language model gets.
   public var languageTokens: Int { languageGroups.reduce(0) { $0 + size(of: $1) } }
 
-  func size(of group: QueryGroup) -> Int {
+  /// The number of queries of a group.
+  public func size(of group: QueryGroup) -> Int {
     switch group {
     case .spatial: spatialQueries
     case .temporal: temporalQueries
@@ -300,14 +301,8 @@ public struct SpatioTemporalQFormer: VideoQFormer {
   /// - Parameter clip: Encoder features `[B, T, N, Dv]`.
   /// - Throws: ``QFormerError``.
   public func pool(_ clip: TimedFeatures) throws -> PooledVideo {
-    let width = configuration.qformer.encoderHiddenSize
-    guard clip.features.rank == 4, clip.features.size(3) == width else {
-      throw QFormerError.wrongShape(
-        what: "frame features", expected: "[B, T, N, \(width)]", found: clip.features.shape)
-    }
     let times = try time(clip)
-    var x = clip.areEmbeds ? clip.cleaned : visionNorm(clip.cleaned)  // [B, T, N, Dv]
-    if configuration.timeSite == .beforePooling, let times { x = x + times.unsqueezed(2) }
+    let x = try toPool(clip, times)
     let weights = clip.weights
     var frames: Tensor
     let places: Tensor
@@ -322,6 +317,37 @@ public struct SpatioTemporalQFormer: VideoQFormer {
     }
     if configuration.timeSite == .afterPooling, let times { frames = frames + times }
     return PooledVideo(places: places, frames: frames, importance: importance, clip: clip)
+  }
+
+  /// What is pooled, `[B, T, N, Dv]`: after the LayerNorm, and with its time where that is told before pooling.
+  private func toPool(_ clip: TimedFeatures, _ times: Tensor?) throws -> Tensor {
+    let width = configuration.qformer.encoderHiddenSize
+    guard clip.features.rank == 4, clip.features.size(3) == width else {
+      throw QFormerError.wrongShape(
+        what: "frame features", expected: "[B, T, N, \(width)]", found: clip.features.shape)
+    }
+    let x = clip.areEmbeds ? clip.cleaned : visionNorm(clip.cleaned)
+    guard configuration.timeSite == .beforePooling, let times else { return x }
+    return x + times.unsqueezed(2)  // [B, T, Dv] → [B, T, 1, Dv]
+  }
+
+  /// What pooling weighs a clip with, averaged over its heads.
+  ///
+  /// - Parameter clip: Encoder features `[B, T, N, Dv]`.
+  /// - Returns: How much each patch counts in the vector of its frame, which sums to 1 over patches, and how much each
+  ///   frame counts in the vector of a place, which sums to 1 over frames; `[B, T, N]` both.
+  /// - Throws: ``QFormerError``.
+  public func poolingWeights(_ clip: TimedFeatures) throws -> (overPatches: Tensor, overFrames: Tensor) {
+    let weights = clip.weights
+    let x = try toPool(clip, try time(clip))
+    guard let overPatches, let overFrames else {
+      let patches = clip.features.size(2)
+      let ofFrames = (weights / weights.sum(1, keepDimension: true)).unsqueezed(2)  // [B, T, 1]
+      return (.full([clip.batch, clip.frames, patches], 1 / Double(patches)), ofFrames.expanded(-1, -1, patches))
+    }
+    return (
+      overPatches.patchWeights(x).mean(3), overFrames.frameWeights(x, mask: clip.mask == nil ? nil : weights).mean(3)
+    )
   }
 
   /// What the queries look at: places, then frames, with what each group does not see masked. Queries that see frames
@@ -428,7 +454,7 @@ private struct AttentivePooling: Sendable {
   /// `[B, T, N, Dv]` to one vector for each frame, `[B, T, Dv]`.
   func overPatches(_ x: Tensor) -> Tensor {
     let (batch, frames, patches) = (x.size(0), x.size(1), x.size(2))
-    let weights = scores(x).softmax(2).reshaped(batch * frames, patches, heads)  // [B, T, N, H] → [B · T, N, H]
+    let weights = patchWeights(x).reshaped(batch * frames, patches, heads)  // [B, T, N, H] → [B · T, N, H]
     let flat = x.reshaped(batch * frames, patches, width)  // [B, T, N, Dv] → [B · T, N, Dv]
     return project(weights.transposed(1, 2).matmul(flat)).reshaped(batch, frames, width)  // [B · T, Dv] → [B, T, Dv]
   }
@@ -439,13 +465,21 @@ private struct AttentivePooling: Sendable {
   /// - Parameter mask: `float32 [B, T]`.
   func overFrames(_ x: Tensor, mask: Tensor?) -> (places: Tensor, importance: Tensor) {
     let (batch, frames, patches) = (x.size(0), x.size(1), x.size(2))
-    var scores = scores(x)  // [B, T, N, H]
-    if let mask { scores = scores + QFormer.additive(mask).reshaped(batch, frames, 1, 1) }  // [B, T] → [B, T, 1, 1]
-    let weights = scores.softmax(1)
+    let weights = frameWeights(x, mask: mask)
     let byPlace = weights.permuted(0, 2, 3, 1).reshaped(batch * patches, heads, frames)  // [B, N, H, T] → [B · N, H, T]
     let flat = x.permuted(0, 2, 1, 3).reshaped(batch * patches, frames, width)  // [B, N, T, Dv] → [B · N, T, Dv]
     let places = project(byPlace.matmul(flat)).reshaped(batch, patches, width)  // [B · N, Dv] → [B, N, Dv]
     return (places, weights.mean(3).mean(2))
+  }
+
+  /// The weights of a frame's patches, `[B, T, N, H]`: 1 together over N.
+  func patchWeights(_ x: Tensor) -> Tensor { scores(x).softmax(2) }
+
+  /// The weights of a place's frames, `[B, T, N, H]`: 1 together over T.
+  func frameWeights(_ x: Tensor, mask: Tensor?) -> Tensor {
+    let scores = scores(x)
+    guard let mask else { return scores.softmax(1) }
+    return (scores + QFormer.additive(mask).reshaped(x.size(0), x.size(1), 1, 1)).softmax(1)  // [B, T] → [B, T, 1, 1]
   }
 
   /// Scores `[…, H]` of `[…, Dv]`.

@@ -1,6 +1,8 @@
 public import Backbones
 import Foundation
 public import Pipelines
+import QFormer
+import Tokenizers
 import Torch
 
 /// A trained adapter's numbers on the validation sets of a recipe, beside their baselines.
@@ -9,14 +11,16 @@ public struct AdapterEvaluation: Codable, Sendable {
   public struct Result: Codable, Sendable {
     /// The set.
     public let set: String
-    /// How many images it has.
+    /// How many images or clips it has.
     public let images: Int
     /// Retrieval, of an image–text adapter.
     public var retrieval: RetrievalEvaluation?
     /// Retrieval with ridge regression on the same features.
     public var ridge: RetrievalEvaluation.Recall?
-    /// Captions, of an image–language adapter.
+    /// Captions, of an adapter before a language model.
     public var captions: CaptionEvaluation?
+    /// Questions, of such an adapter and a set that has some.
+    public var answers: AnswerEvaluation?
   }
 
   /// The adapter's folder.
@@ -40,37 +44,56 @@ public struct AdapterEvaluation: Codable, Sendable {
   ) throws -> AdapterEvaluation {
     var recipe = recipe
     if let split { for index in recipe.validation.indices { recipe.validation[index].split = split } }
-    let configuration = try AdapterConfiguration(folder: store.adapter(model))
+    let folder = try store.adapter(model)
+    let configuration = try AdapterConfiguration(folder: folder)
     recipe.encoder = configuration.encoder
+    switch configuration.kind {
+    case .imageText: recipe.objective = .imageText
+    case .imageLanguage: recipe.objective = .imageLanguage
+    case .cascadedVideo, .spatioTemporalVideo:
+      recipe.objective = configuration.language == nil ? .videoText : .videoLanguage
+      if let frames = configuration.frames { (recipe.video.frames, recipe.video.place) = (frames.count, frames.place) }
+    }
     let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
-    var results: [Result] = []
+    var results = data.validation.map { Result(set: $0.name, images: $0.features.count) }
+    func retrieve(_ adapter: any VideoQFormer, _ texts: TextEncoder, _ text: AdapterConfiguration.Text) throws {
+      for (index, set) in data.validation.enumerated() {
+        results[index].retrieval = try RetrievalEvaluation.run(
+          adapter, features: set.features, captions: set.captions, texts: texts, rerank: recipe.imageText.rerank)
+        results[index].ridge = try RidgeBaseline.run(
+          train: data.train, set: set, textModel: store.frozenModel(text.model), maximumLength: text.maximumLength
+        ).recall
+      }
+    }
+    func write(_ adapter: any VideoConnector, _ language: LanguageModel) throws {
+      for (index, set) in data.validation.enumerated() {
+        let count = set.features.count
+        results[index].captions = try CaptionEvaluation.run(
+          adapter, language, features: set.features, captions: set.captions, options: options, isBlindToo: true,
+          training: (data.train.features, data.train.captions),
+          progress: Progress("captioning \(set.name)", total: count, isOn: showsProgress))
+        results[index].answers = try AnswerEvaluation.run(
+          adapter, language, features: set.features, questions: set.questions, isBlindToo: true,
+          progress: Progress("asking \(set.name)", total: count, isOn: showsProgress))
+      }
+    }
     switch configuration.kind {
     case .imageText:
       let pipeline = try ImageTextPipeline(model, store: store)
-      let text = configuration.text ?? .init()
-      for set in data.validation {
-        var result = Result(set: set.name, images: set.features.count)
-        result.retrieval = try RetrievalEvaluation.run(
-          pipeline.adapter, features: set.features, captions: set.captions, texts: pipeline.texts,
-          rerank: recipe.imageText.rerank)
-        result.ridge = try RidgeBaseline.run(
-          train: data.train, set: set, textModel: store.frozenModel(text.model), maximumLength: text.maximumLength
-        ).recall
-        results.append(result)
-      }
+      try retrieve(FirstFrameQFormer(pipeline.adapter), pipeline.texts, configuration.text ?? .init())
     case .imageLanguage:
       let pipeline = try ImageLanguagePipeline(model, store: store)
-      for set in data.validation {
-        var result = Result(set: set.name, images: set.features.count)
-        let progress = Progress("captioning \(set.name)", total: set.features.count, isOn: showsProgress)
-        result.captions = try CaptionEvaluation.run(
-          pipeline.adapter, pipeline.language, features: set.features, captions: set.captions, options: options,
-          isBlindToo: true, training: (data.train.features, data.train.captions), progress: progress)
-        results.append(result)
-      }
+      try write(FirstFrameConnector(pipeline.adapter), pipeline.language)
     case .cascadedVideo, .spatioTemporalVideo:
-      throw PipelineError.wrongModel(
-        folder: model, expected: "an adapter of images", found: configuration.kind.rawValue)
+      let adapter = try AdapterStart.load(configuration, folder: folder, store: store)
+      if let text = configuration.text, adapter.heads != nil {
+        let tokenizer = try Tokenizer(contentsOf: store.frozenModel(text.model))
+        try retrieve(adapter, TextEncoder(tokenizer, maximumLength: text.maximumLength), text)
+      }
+      if let language = configuration.language, adapter.languageSize != nil {
+        let model = try LanguageModel(folder: store.frozenModel(language.model), template: language.template)
+        try write(adapter, model)
+      }
     }
     return AdapterEvaluation(model: model, results: results)
   }

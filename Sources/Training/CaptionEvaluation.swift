@@ -42,7 +42,7 @@ public struct CaptionEvaluation: Codable, Sendable, Equatable {
   ///   - training: Where the nearest training image's caption comes from; none for no such baseline.
   ///   - isBlindToo: Whether to caption everything once more with the features of the next image.
   static func run(
-    _ adapter: ImageLanguageQFormer, _ language: LanguageModel, features: FeatureStack, captions: [[String]],
+    _ adapter: any VideoConnector, _ language: LanguageModel, features: FeatureStack, captions: [[String]],
     limit: Int = .max, options: GenerationOptions, isBlindToo: Bool = false,
     training: (features: FeatureStack, captions: [[String]])? = nil, progress: Progress? = nil
   ) throws -> CaptionEvaluation {
@@ -52,8 +52,8 @@ public struct CaptionEvaluation: Codable, Sendable, Equatable {
       try RetrievalEvaluation.batches(rows, 32).flatMap { batch in
         let tokens = try withError {
           try withNoGrad {
-            let seen = features.batch(batch.map { ($0 + shift) % features.count })
-            return adapter.languageTokens(try adapter.readImage(seen).hidden)
+            let seen = try features.clips(batch.map { ($0 + shift) % features.count })
+            return try adapter.languageTokens(of: seen, isTraining: false)
           }
         }
         progress?.update(batch.last! + 1)
@@ -79,13 +79,14 @@ public struct CaptionEvaluation: Codable, Sendable, Equatable {
     _ rows: [Int], _ features: FeatureStack, _ training: FeatureStack, _ captions: [[String]]
   ) throws -> [String] {
     try withError {
-      withNoGrad {
-        func pooled(_ stack: FeatureStack, _ rows: [Int]) -> Tensor {
-          Tensor.cat(RetrievalEvaluation.batches(rows, 64).map { stack.batch($0).mean(1) }, 0)  // [rows, Dv]
+      try withNoGrad {
+        // [rows, Dv]
+        func pooled(_ stack: FeatureStack, _ rows: [Int]) throws -> Tensor {
+          .cat(try RetrievalEvaluation.batches(rows, 64).map { try stack.clips($0).meanFrame.mean(1) }, 0)
         }
-        let base = pooled(training, Array(0..<training.count))
+        let base = try pooled(training, Array(0..<training.count))
         let center = base.mean(0)
-        let nearest = (pooled(features, rows) - center).normalized()
+        let nearest = (try pooled(features, rows) - center).normalized()
           .matmul((base - center).normalized().transposed(0, 1)).argmax(1)
         return nearest.values(as: Int.self).map { captions[$0][0] }
       }

@@ -4,21 +4,26 @@ import Media
 public import Pipelines
 public import Torch
 
-/// Features of a data set's images on disk: each image is encoded once, whatever number of passes follow.
+/// Features of a data set's pictures or clips on disk: each is encoded once, whatever number of passes follow.
 ///
-/// One file of `float16`, `[images, views, N, Dv]`, memory-mapped; view 1 is the mirrored image.
+/// One memory-mapped file of `float16`: `[images, views, N, Dv]` for pictures, view 1 being the mirrored picture;
+/// `[clips, T, N, Dv]` for clips, with `seconds` and `mask` `[clips, T]` beside it: clips of fewer frames are padded with
+/// zeros. Clips are never mirrored, since their captions tell left from right.
 public final class FeatureCache {
-  private let features: Tensor  // [images · views, N, Dv] in float16
+  private let features: Tensor  // [rows, T, N, Dv] in float16; rows are images · views, or clips
+  private let seconds: Tensor?  // [rows, T]; nil for pictures
+  private let mask: Tensor?  // [rows, T]; nil for pictures
   private let views: Int
-  /// The number of images.
+  /// The number of images or clips.
   public let count: Int
+  /// T, the frames of the longest clip; 1 for pictures.
+  public var frames: Int { features.size(1) }
   /// Dv.
-  public var width: Int { features.size(2) }
+  public var width: Int { features.size(3) }
 
-  private init(features: Tensor, views: Int, count: Int) {
-    self.features = features
-    self.views = views
-    self.count = count
+  private init(features: Tensor, seconds: Tensor?, mask: Tensor?, views: Int, count: Int) {
+    (self.features, self.seconds, self.mask) = (features, seconds, mask)
+    (self.views, self.count) = (views, count)
   }
 
   /// Opens the features of a data set, encoding what is not there yet. An interrupted encoding is taken up again.
@@ -26,20 +31,75 @@ public final class FeatureCache {
   /// - Parameters:
   ///   - images: The data set.
   ///   - views: 1, or 2 with mirrored images.
+  ///   - frames: Which frames of clips; nil to read the first picture of each item. A data set without any clip is read
+  ///     in the same way whatever it is.
   ///   - configuration: The encoder and its image size.
   ///   - folder: Where files lie; the name follows from the encoder and the data set.
   ///   - showsProgress: Whether a progress line is printed.
   ///   - encoder: Called only when something is missing.
-  /// - Throws: What reading an image or encoding it throws; `CheckpointError` for the file.
+  /// - Throws: What reading an image or a video or encoding it throws; `DataError.badSetting` for a video without
+  ///   `frames`; `CheckpointError` for the file.
   public static func open(
-    _ images: CaptionedImages, views: Int, configuration: AdapterConfiguration.Encoder, folder: URL,
-    showsProgress: Bool, encoder: () throws -> ImageEncoder
+    _ images: CaptionedImages, views: Int, frames: AdapterConfiguration.Frames? = nil,
+    configuration: AdapterConfiguration.Encoder, folder: URL, showsProgress: Bool, encoder: () throws -> ImageEncoder
   ) throws -> FeatureCache {
-    let encoding = "\(configuration.model)|\(configuration.block ?? -1)|\(configuration.imageSize)|\(views)"
-    let key = "\(encoding)|\(fingerprint(images))"
+    let encoding = "\(configuration.model)|\(configuration.block ?? -1)|\(configuration.imageSize)"
+    guard let frames, images.contains(where: { $0.isVideo || $0.frames.count > 1 }) else {
+      if let video = images.first(where: \.isVideo) {
+        throw DataError.badSetting(
+          "\(video.location)", expected: "pictures, for an objective that reads pictures", found: "a video")
+      }
+      let file = folder.appendingPathComponent("\(hash("\(encoding)|\(views)|\(fingerprint(images))")).safetensors")
+      return try openPictures(images, views: views, file: file, showsProgress: showsProgress, encoder: encoder)
+    }
+    let key = "\(encoding)|\(frames.count) \(frames.place.rawValue)|\(clipFingerprint(images))"
     let file = folder.appendingPathComponent("\(hash(key)).safetensors")
+    return try openClips(images, frames, file: file, showsProgress: showsProgress, encoder: encoder)
+  }
+
+  /// Features `[rows, N, Dv]` in `float32` of pictures, or of the first frames of clips.
+  ///
+  /// - Parameters:
+  ///   - rows: Numbers of images.
+  ///   - mirrored: For each row whether to take the mirrored view, where there is one.
+  public func batch(_ rows: [Int], mirrored: [Bool] = []) -> Tensor {
+    features.select(1, 0).indexSelect(0, indices(rows, mirrored)).to(.float32)
+  }
+
+  /// Frames of clips in time; a picture is a clip of one frame at 0 seconds.
+  ///
+  /// - Parameters:
+  ///   - rows: Numbers of clips.
+  ///   - mirrored: For each row whether to take the mirrored view, where there is one.
+  /// - Returns: Features `[rows, T, N, Dv]`, mask and seconds `[rows, T]`, all in `float32`.
+  func clips(_ rows: [Int], mirrored: [Bool] = []) -> (features: Tensor, mask: Tensor, seconds: Tensor) {
+    let indices = indices(rows, mirrored)
+    return (
+      features.indexSelect(0, indices).to(.float32),
+      mask?.indexSelect(0, indices) ?? .ones([rows.count, 1]),
+      seconds?.indexSelect(0, indices) ?? .zeros([rows.count, 1])
+    )
+  }
+
+  private func indices(_ rows: [Int], _ mirrored: [Bool]) -> Tensor {
+    Tensor(
+      rows.enumerated().map { index, row in
+        row * views + (views > 1 && mirrored.indices.contains(index) && mirrored[index] ? 1 : 0)
+      })
+  }
+
+  // MARK: Pictures
+
+  private static func openPictures(
+    _ images: CaptionedImages, views: Int, file: URL, showsProgress: Bool, encoder: () throws -> ImageEncoder
+  ) throws -> FeatureCache {
     if !FileManager.default.fileExists(atPath: file.path) {
-      try encode(images, views: views, to: file, showsProgress: showsProgress, encoder: try encoder())
+      let encoder = try encoder()
+      try write(to: file, count: images.count, blockSize: 256, batchSize: 8, showsProgress: showsProgress) { rows in
+        let pictures = try rows.map { try picture(images[$0].location) }
+        let encoded = try (0..<views).map { try encoder.features(pictures, flipped: $0 == 1).to(.float16) }
+        return [("features", Tensor.stack(encoded, 1))]  // [batch, views, N, Dv]
+      }
     }
     let features = try SafetensorsFile(contentsOf: file).tensor("features")
     let shape = features.shape
@@ -48,24 +108,86 @@ public final class FeatureCache {
         file: file.path, expected: "features [\(images.count), \(views), N, Dv]", found: "\(shape)")
     }
     return FeatureCache(
-      features: features.reshaped(shape[0] * views, shape[2], shape[3]), views: views, count: shape[0])
+      features: features.reshaped(shape[0] * views, 1, shape[2], shape[3]), seconds: nil, mask: nil, views: views,
+      count: shape[0])
   }
 
-  /// Features `[rows, N, Dv]` in `float32`.
-  ///
-  /// - Parameters:
-  ///   - rows: Numbers of images.
-  ///   - mirrored: For each row whether to take the mirrored view, where there is one.
-  public func batch(_ rows: [Int], mirrored: [Bool] = []) -> Tensor {
-    let indices = rows.enumerated().map { index, row in
-      row * views + (views > 1 && mirrored.indices.contains(index) && mirrored[index] ? 1 : 0)
-    }
-    return features.indexSelect(0, Tensor(indices)).to(.float32)
+  private static func picture(_ location: DataLocation) throws -> Image {
+    try Image(data: location.read(), name: location.description)
   }
+
+  // MARK: Clips
+
+  private static func openClips(
+    _ clips: CaptionedImages, _ frames: AdapterConfiguration.Frames, file: URL, showsProgress: Bool,
+    encoder: () throws -> ImageEncoder
+  ) throws -> FeatureCache {
+    let longest = clips.contains(where: \.isVideo) ? frames.count : clips.map(\.frames.count).max() ?? 0
+    let length = min(longest, frames.count)
+    if !FileManager.default.fileExists(atPath: file.path) {
+      let encoder = try encoder()
+      try write(
+        to: file, count: clips.count, blockSize: max(1, 256 / length), batchSize: 1, showsProgress: showsProgress
+      ) { rows in
+        let (pictures, seconds) = try read(clips[rows.lowerBound], frames)
+        let encoded = try encoder.features(pictures).to(.float16)  // [frames, N, Dv]
+        let padding = length - pictures.count
+        let rest = Tensor.zeros([padding, encoded.size(1), encoded.size(2)], dtype: .float16)
+        let padded = { (value: Float) in Array(repeating: value, count: padding) }
+        return [
+          ("features", Tensor.cat([encoded, rest], 0).unsqueezed(0)),  // [1, T, N, Dv]
+          ("seconds", Tensor(seconds.map(Float.init) + padded(0), [1, length])),
+          ("mask", Tensor(Array(repeating: Float(1), count: pictures.count) + padded(0), [1, length])),
+        ]
+      }
+    }
+    let stored = try SafetensorsFile(contentsOf: file)
+    let (features, seconds, mask) = try (stored.tensor("features"), stored.tensor("seconds"), stored.tensor("mask"))
+    let shape = features.shape
+    guard shape.count == 4, Array(shape.prefix(2)) == [clips.count, length] else {
+      throw CheckpointError.malformed(
+        file: file.path, expected: "features [\(clips.count), \(length), N, Dv]", found: "\(shape)")
+    }
+    for (name, tensor) in [("seconds", seconds), ("mask", mask)] where tensor.shape != [clips.count, length] {
+      throw CheckpointError.malformed(
+        file: file.path, expected: "\(name) [\(clips.count), \(length)]", found: "\(tensor.shape)")
+    }
+    return FeatureCache(features: features, seconds: seconds, mask: mask, views: 1, count: shape[0])
+  }
+
+  /// The chosen frames of a clip and their times. Pictures without times are a second apart.
+  private static func read(
+    _ clip: CaptionedImage, _ frames: AdapterConfiguration.Frames
+  ) throws -> (pictures: [Image], seconds: [Double]) {
+    let choice: FrameChoice =
+      switch frames.place {
+      case .uniform: .uniform(frames.count)
+      case .uniformMiddle: .uniformMiddle(frames.count)
+      }
+    guard clip.isVideo else {
+      let places = choice.places(of: clip.frames.count) ?? []
+      let pictures = try places.map { try picture(clip.frames[$0]) }
+      return (pictures, places.map { clip.seconds?[$0] ?? Double($0) })
+    }
+    let location = clip.location
+    let video =
+      location.member == nil
+      ? try VideoFile(contentsOf: URL(fileURLWithPath: location.path))
+      : try VideoFile(data: location.read(), name: location.description)
+    let found = try video.frames(choice).frames
+    guard !found.isEmpty else {
+      throw DataError.badSample(
+        path: location.description, key: clip.id, expected: "at least one frame", found: "none that can be decoded")
+    }
+    return (found.map(\.image), found.map(\.seconds))
+  }
+
+  // MARK: Files
 
   // Written in blocks of rows, each a file of its own, so that an interruption loses at most one block.
-  private static func encode(
-    _ images: CaptionedImages, views: Int, to file: URL, showsProgress: Bool, encoder: ImageEncoder
+  private static func write(
+    to file: URL, count: Int, blockSize: Int, batchSize: Int, showsProgress: Bool,
+    _ encode: (Range<Int>) throws -> [(name: String, tensor: Tensor)]
   ) throws {
     let parts = file.deletingPathExtension().appendingPathExtension("parts")
     do {
@@ -73,37 +195,48 @@ public final class FeatureCache {
     } catch {
       throw CheckpointError.cannotWrite(file: parts.path, reason: error.localizedDescription)
     }
-    let blockSize = 256
-    let batchSize = 8
-    let progress = Progress("encoding", total: images.count, isOn: showsProgress)
-    let starts = Array(stride(from: 0, to: images.count, by: blockSize))
+    let progress = Progress("encoding", total: count, isOn: showsProgress)
+    let starts = Array(stride(from: 0, to: count, by: blockSize))
     for start in starts {
       let part = parts.appendingPathComponent("\(start).safetensors")
-      let end = min(start + blockSize, images.count)
+      let end = min(start + blockSize, count)
       if FileManager.default.fileExists(atPath: part.path) { continue }
-      var blocks: [Tensor] = []
+      var batches: [[(name: String, tensor: Tensor)]] = []
       for first in stride(from: start, to: end, by: batchSize) {
-        let batch = try (first..<min(first + batchSize, end)).map { try image(images[$0]) }
-        let encoded = try (0..<views).map { try encoder.features(batch, flipped: $0 == 1).to(.float16) }
-        blocks.append(Tensor.stack(encoded, 1))  // [batch, views, N, Dv]
+        batches.append(try encode(first..<min(first + batchSize, end)))
         progress.update(min(first + batchSize, end))
       }
-      try SafetensorsFile.write([("features", Tensor.cat(blocks, 0))], to: part)
+      let block = (batches.first ?? []).indices.map { index in
+        (name: batches[0][index].name, tensor: Tensor.cat(batches.map { $0[index].tensor }, 0))
+      }
+      try SafetensorsFile.write(block, to: part)
     }
-    let tensors = try starts.map {
-      try SafetensorsFile(contentsOf: parts.appendingPathComponent("\($0).safetensors")).tensor("features")
-    }
-    try SafetensorsFile.writeConcatenated("features", tensors, to: file)
+    let blocks = try starts.map { try SafetensorsFile(contentsOf: parts.appendingPathComponent("\($0).safetensors")) }
+    try SafetensorsFile.writeConcatenated(
+      try (blocks.first?.names ?? []).map { name in (name, try blocks.map { try $0.tensor(name) }) }, to: file)
     try? FileManager.default.removeItem(at: parts)
-  }
-
-  private static func image(_ item: CaptionedImage) throws -> Image {
-    try Image(data: item.location.read(), name: item.location.description)
   }
 
   /// What tells one list of images from another: their ids and where their bytes lie.
   private static func fingerprint(_ images: CaptionedImages) -> String {
     images.map { "\($0.id)|\($0.location)|\($0.location.offset)" }.joined(separator: "\n")
+  }
+
+  /// The same for clips, with all their frames and times. Clips are made anew more often than pictures: the age of each
+  /// file counts, too.
+  private static func clipFingerprint(_ clips: CaptionedImages) -> String {
+    var ages: [String: String] = [:]
+    func age(_ path: String) -> String {
+      if let known = ages[path] { return known }
+      let attributes = try? FileManager.default.attributesOfItem(atPath: path)
+      let date = (attributes?[.modificationDate] as? Date)?.timeIntervalSince1970 ?? 0
+      ages[path] = "\(attributes?[.size] as? Int ?? 0) \(date)"
+      return ages[path] ?? ""
+    }
+    return clips.map { clip in
+      let frames = clip.frames.map { "\($0)|\($0.offset)|\(age($0.path))" }
+      return "\(clip.id)|\(clip.isVideo)|\(clip.seconds ?? [])|\(frames.joined(separator: "|"))"
+    }.joined(separator: "\n")
   }
 
   /// FNV-1a over the key's bytes, as a file name.

@@ -6,10 +6,13 @@ import QFormer
 import Torch
 import TorchNN
 
-/// Stage 2: the frozen language model's loss on captions, through its input to projection, Q-Former and queries.
+/// Stage 2: the frozen language model's loss on captions, through its input to projection, Q-Former and queries; with the
+/// objective `video-language` clips take the place of images, an image being a clip of one frame.
 ///
 /// The language model reads [image tokens][begin][caption][end], or what the recipe's template makes of them, and is scored on
-/// caption and end. The same promises as in ``ImageTextTraining`` hold: everything random follows from the seed, and a resumed run computes the same losses.
+/// caption and end; of a question it reads [image tokens][begin][question][answer][end] and is scored on answer and end. The
+/// same promises as in ``ImageTextTraining`` hold: everything random follows from the seed, and a resumed run computes the same
+/// losses.
 public enum ImageLanguageTraining {
   /// Trains and writes the adapter to `RUN/adapter`.
   ///
@@ -33,43 +36,55 @@ public enum ImageLanguageTraining {
 
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
-    let (model, parameters, isProjecting) = try start(
+    let start = try connector(
       recipe, store: store, languageSize: language.model.hiddenSize, encoderWidth: data.train.features.width)
-    parameters.setRequiresGrad(true)
+    let (model, parameters) = (start.model, start.parameters)
+    parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
     let trainable = parameters.trainable
     let optimizer = AdamW(
       AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
-        $0.hasPrefix("language_projection") ? 1 : recipe.optimizer.inheritedFactor
+        start.inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
       }, betas: (0.9, recipe.optimizer.beta2))
 
+    let options = recipe.imageLanguage
     let captions = data.train.captions.map { list in
-      list.map { language.targetIDs(CaptionText.cleaned($0), maximum: recipe.imageLanguage.maximumTokens) }
+      list.map { LanguageTexts.caption($0, language, maximum: options.maximumTokens) }
+    }
+    if options.questionsPerImage > 0 { try LanguageTexts.requireQuestions(language, recipe.language.model) }
+    let questions = data.train.questions.map { list in
+      list.map { LanguageTexts.answer($0.answer, to: $0, language) }
     }
     let plan = try EpochPlan(
       lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize,
-      captionsPerImage: recipe.imageLanguage.captionsPerImage, seed: recipe.seed)
+      captionsPerImage: options.captionsPerImage, questionLengths: questions.map { $0.map(\.count) },
+      questionsPerImage: options.questionsPerImage, seed: recipe.seed)
     let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
     let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
     var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
-    if step == 0 && !isProjecting {
-      try scaleProjection(model, parameters, features: data.train.features, to: recipe.imageLanguage.tokenScale)
+    if step == 0 && !start.isProjecting {
+      try scaleProjection(model, parameters, features: data.train.features, to: options.tokenScale)
     }
     let progress = Progress("training", total: totalSteps, isOn: showsProgress)
     var meter = Meter()
-    var options = GenerationOptions()
-    options.maxTokens = recipe.imageLanguage.maximumTokens
+    var generation = GenerationOptions()
+    generation.maxTokens = options.maximumTokens
     func validate() throws {
       let isLast = step == totalSteps
+      let limit = isLast ? Int.max : options.captions
       for set in data.validation {
         let (right, wrong) = try rightAndWrong(model, language, set, limit: 256)
         let scores = try CaptionEvaluation.run(
           model, language, features: set.features, captions: set.captions,
-          limit: isLast ? .max : recipe.imageLanguage.captions, options: options, isBlindToo: isLast,
+          limit: limit, options: generation, isBlindToo: isLast,
           training: isLast ? (data.train.features, data.train.captions) : nil)
+        let answers = try AnswerEvaluation.run(
+          model, language, features: set.features, questions: set.questions, limit: limit, isBlindToo: isLast)
         try folder.log(
-          ["step": step, "validation": set.name, "lm.right": right, "lm.wrong": wrong].merging(scores.metrics) { $1 })
+          ["step": step, "validation": set.name, "lm.right": right, "lm.wrong": wrong].merging(scores.metrics) { $1 }
+            .merging(answers?.metrics ?? [:]) { $1 })
         progress.note(
-          "step \(step) \(set.name): " + String(format: "right %.3f wrong %.3f ", right, wrong) + scores.summary)
+          "step \(step) \(set.name): " + String(format: "right %.3f wrong %.3f ", right, wrong) + scores.summary
+            + (answers.map { " · " + $0.summary } ?? ""))
       }
     }
     func isValidated() -> Bool {
@@ -82,11 +97,14 @@ public enum ImageLanguageTraining {
       let batch = try plan.batch(step: step)
       let rate = schedule(step)
       try withError {
-        var features = data.train.features.batch(batch.map(\.row), mirrored: batch.map(\.mirrored))
-        features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
+        let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
+        let clips = try whole.with(
+          features: PatchDropout.apply(whole.features, part: recipe.patchPart, generator: generator))
         let loss = try loss(
-          model, language, features: features,
-          captions: batch.map { item in item.captions.map { captions[item.row][$0] } }, isTraining: true)
+          model, language, clips: clips,
+          texts: batch.map { item in
+            item.captions.map { captions[item.row][$0] } + item.questions.map { questions[item.row][$0] }
+          }, isTraining: true)
         loss.backward()
         let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
         guard norm.isFinite else {
@@ -112,68 +130,36 @@ public enum ImageLanguageTraining {
       if stops && step < totalSteps { return nil }
     }
     let adapter = output.appendingPathComponent("adapter")
-    try AdapterFolder.write(
-      AdapterConfiguration(imageLanguage: model.configuration, encoder: recipe.encoder, language: recipe.language),
-      parameters.all, to: adapter)
+    try AdapterFolder.write(start.configuration, parameters.all, to: adapter)
     return adapter
   }
 
-  /// The mean next-token loss of caption and end token (BLIP-2, section 3.3).
+  /// The mean next-token loss of captions, answers and end tokens (BLIP-2, section 3.3).
   ///
-  /// - Parameter captions: For each image its captions as token numbers, the end token included.
+  /// - Parameter texts: For each clip its texts.
   static func loss(
-    _ model: ImageLanguageQFormer, _ language: LanguageModel, features: Tensor, captions: [[[Int]]], isTraining: Bool
+    _ model: any VideoConnector, _ language: LanguageModel, clips: TimedFeatures, texts: [[SharedPrefix.Text]],
+    isTraining: Bool
   ) throws -> Tensor {
-    let tokens = model.languageTokens(try model.readImage(features, isTraining: isTraining).hidden)
-    let opening = language.openingIDs
-    guard let causal = language.model.causal, let begin = opening.last else {
-      return encoderDecoderLoss(language.model, tokens: tokens, captions: captions)
-    }
-    let (batch, shared) = (tokens.size(0), opening.dropLast())
-    let prefix =
-      shared.isEmpty
-      ? tokens
-      : .cat(
-        [tokens, causal.embed(Tensor(Array(shared))).unsqueezed(0).expanded(batch, shared.count, tokens.size(2))], 1)
-    let texts = SharedPrefix(
-      texts: captions, prefix: prefix.size(1), begin: begin, past: language.prefix?.length ?? 0)
-    let embeds = Tensor.cat([prefix, causal.embed(texts.ids)], 1)
-    let hidden = causal.forward(inputsEmbeds: embeds, plan: texts.plan, prefix: language.prefix)
-      .slice(1, prefix.size(1))
-    // Logits only where a token is scored: the head is a fifth of the model's work.
-    let logits = causal.head(hidden.reshaped(-1, hidden.size(2)).indexSelect(0, texts.scored))
-    return logits.crossEntropy(texts.targets)
-  }
-
-  /// The same for a model that reads the image tokens in its encoder: one row for each caption.
-  private static func encoderDecoderLoss(_ model: LanguageTower, tokens: Tensor, captions: [[[Int]]]) -> Tensor {
-    let owners = captions.indices.flatMap { Array(repeating: $0, count: captions[$0].count) }
-    let texts = TextEncoder.pad(captions.flatMap { $0 })
-    let logits = model.targetLogits(
-      inputsEmbeds: tokens.indexSelect(0, Tensor(owners)), attentionMask: nil, targets: texts.ids)  // [K, L, V]
-    let length = texts.ids.size(1)
-    let scored = Tensor(
-      captions.flatMap { $0 }.enumerated().flatMap { row, text in text.indices.map { row * length + $0 } })
-    return logits.reshaped(-1, logits.size(2)).indexSelect(0, scored)
-      .crossEntropy(texts.ids.reshaped(-1).indexSelect(0, scored))
+    let tokens = try model.languageTokens(of: clips, isTraining: isTraining)
+    let (logits, targets, _) = LanguageTexts.logits(language, tokens: tokens, texts: texts)
+    return logits.crossEntropy(targets)
   }
 
   /// Losses with the right images and with those of the next rows: their difference tells whether the model looks.
   private static func rightAndWrong(
-    _ model: ImageLanguageQFormer, _ language: LanguageModel, _ set: TrainingData.Part, limit: Int
+    _ model: any VideoConnector, _ language: LanguageModel, _ set: TrainingData.Part, limit: Int
   ) throws -> (right: Double, wrong: Double) {
     let count = min(limit, set.features.count)
-    let captions = set.captions.prefix(count).map { list in
-      language.targetIDs(CaptionText.cleaned(list[0]), maximum: 32)
-    }
+    let captions = set.captions.prefix(count).map { LanguageTexts.caption($0[0], language, maximum: 32) }
     func mean(_ shift: Int) throws -> Double {
       let batches = RetrievalEvaluation.batches(Array(0..<count), 32)
       let sum = try withError {
         try withNoGrad {
           try batches.reduce(0.0) { sum, rows in
-            let features = set.features.batch(rows.map { ($0 + shift) % set.features.count })
+            let clips = try set.features.clips(rows.map { ($0 + shift) % set.features.count })
             let value = try loss(
-              model, language, features: features, captions: rows.map { [captions[$0]] }, isTraining: false)
+              model, language, clips: clips, texts: rows.map { [captions[$0]] }, isTraining: false)
             return sum + value.item
           }
         }
@@ -183,7 +169,27 @@ public enum ImageLanguageTraining {
     return (try mean(0), try mean(max(set.features.count / 2, 1)))
   }
 
-  /// The model at the start: from a stage-1 adapter with a new projection, from an image–language adapter, or from the text
+  /// The model that the recipe trains, of images or of clips.
+  private static func connector(
+    _ recipe: Recipe, store: ModelStore, languageSize: Int, encoderWidth: Int
+  ) throws -> (
+    model: any VideoConnector, parameters: Parameters, inherited: Set<String>, isProjecting: Bool,
+    configuration: AdapterConfiguration
+  ) {
+    if recipe.objective.readsVideo {
+      let start = try AdapterStart.make(
+        recipe, store: store, encoderWidth: encoderWidth, languageSize: languageSize)
+      return (start.model, start.parameters, start.inherited, start.isProjecting, start.configuration)
+    }
+    let (model, parameters, isProjecting) = try start(
+      recipe, store: store, languageSize: languageSize, encoderWidth: encoderWidth)
+    let configuration = AdapterConfiguration(
+      imageLanguage: model.configuration, encoder: recipe.encoder, language: recipe.language)
+    let inherited = Set(parameters.names.filter { !$0.hasPrefix("language_projection") })
+    return (FirstFrameConnector(model), parameters, inherited, isProjecting, configuration)
+  }
+
+  /// A model of images at the start: from a stage-1 adapter with a new projection, from an image–language adapter, or from the text
   /// model.
   ///
   /// - Returns: Also whether the projection has been trained.
@@ -237,13 +243,13 @@ public enum ImageLanguageTraining {
 
   /// Scales the new projection so that language tokens have the given standard deviation.
   private static func scaleProjection(
-    _ model: ImageLanguageQFormer, _ parameters: Parameters, features: FeatureStack, to deviation: Double
+    _ model: any VideoConnector, _ parameters: Parameters, features: FeatureStack, to deviation: Double
   ) throws {
     guard deviation > 0, let weight = parameters["language_projection.weight"] else { return }
     try withError {
       try withNoGrad {
-        let tokens = model.languageTokens(
-          try model.readImage(features.batch(Array(0..<min(64, features.count)))).hidden)
+        let tokens = try model.languageTokens(
+          of: features.clips(Array(0..<min(64, features.count))), isTraining: false)
         weight.multiply(inPlace: Tensor(Float(deviation / tokens.std().item)))
       }
     }

@@ -7,7 +7,8 @@ import Tokenizers
 import Torch
 import TorchNN
 
-/// Stage 1: image–text contrastive, matching and generation losses on a frozen encoder's features.
+/// Stage 1: image–text contrastive, matching and generation losses on a frozen encoder's features; with the objective
+/// `video-text` clips take the place of images, an image being a clip of one frame.
 ///
 /// One readable loop: batch, losses, gradients, step, and at intervals metrics, validation and a checkpoint. What is
 /// random in an epoch (order, captions, mirroring) follows from the seed and the epoch's number; what is random in a
@@ -35,13 +36,17 @@ public enum ImageTextTraining {
 
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
-    let (model, parameters, inherited) = try start(
-      recipe, store: store, textFolder: textFolder, encoderWidth: data.train.features.width)
-    parameters.setRequiresGrad(true) { $0 != wordTable }
+    let start =
+      recipe.objective.readsVideo
+      ? try AdapterStart.make(recipe, store: store, encoderWidth: data.train.features.width, languageSize: nil)
+      : try imageStart(recipe, store: store, textFolder: textFolder, encoderWidth: data.train.features.width)
+    let (model, parameters) = (start.model, start.parameters)
+    let temperature = try model.requireHeads().temperature
+    parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
     let trainable = parameters.trainable
     let optimizer = AdamW(
       AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
-        inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
+        start.inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
       }, betas: (0.9, recipe.optimizer.beta2))
 
     let captions = data.train.captions.map { $0.map(texts.ids) }
@@ -51,6 +56,10 @@ public enum ImageTextTraining {
     let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
     let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
     var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
+    if step == 0 && recipe.imageText.canonicalStart {
+      try CanonicalStart.apply(
+        model, parameters, features: data.train.features, captions: captions, showsProgress: showsProgress)
+    }
     let progress = Progress("training", total: totalSteps, isOn: showsProgress)
     var meter = Meter()
     func validate() throws {
@@ -74,10 +83,11 @@ public enum ImageTextTraining {
       let imageOfText = batch.enumerated().flatMap { index, item in item.captions.map { _ in index } }
       let rate = schedule(step)
       try withError {
-        var features = data.train.features.batch(batch.map(\.row), mirrored: batch.map(\.mirrored))
-        features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
+        let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
+        let clips = try whole.with(
+          features: PatchDropout.apply(whole.features, part: recipe.patchPart, generator: generator))
         let losses = try model.losses(
-          features: features, ids: text.ids, mask: text.mask, imageOfText: imageOfText, generator: generator,
+          clip: clips, ids: text.ids, mask: text.mask, videoOfText: imageOfText, generator: generator,
           matchingPart: recipe.imageText.matchingPart, uniformNegatives: recipe.imageText.uniformNegatives,
           generationPart: recipe.imageText.generationPart, labelSmoothing: recipe.imageText.labelSmoothing)
         losses.total.backward()
@@ -88,7 +98,7 @@ public enum ImageTextTraining {
         optimizer.step(learningRate: rate)
         optimizer.clearGradients()
         withNoGrad {
-          model.temperature.copy(from: model.temperature.clamped(min: recipe.imageText.minimumTemperature, max: 0.5))
+          temperature.copy(from: temperature.clamped(min: recipe.imageText.minimumTemperature, max: 0.5))
         }
         meter.add([
           "itc": losses.contrastive.item, "itm": losses.matching?.item ?? 0, "itg": losses.generation?.item ?? 0,
@@ -101,7 +111,7 @@ public enum ImageTextTraining {
         try folder.log(
           meter.take(samples: recipe.batchSize).merging([
             "step": step, "epoch": Double(step) / Double(plan.stepsPerEpoch), "learningRate": rate,
-            "temperature": model.temperature.item,
+            "temperature": temperature.item,
           ]) { $1 })
       }
       let stops = shouldStop()
@@ -111,26 +121,33 @@ public enum ImageTextTraining {
       if isValidated() { try validate() }
       if stops && step < totalSteps { return nil }
     }
-    return try save(model.configuration, parameters, recipe: recipe, to: output.appendingPathComponent("adapter"))
+    let adapter = output.appendingPathComponent("adapter")
+    try AdapterFolder.write(
+      start.configuration, parameters.all.filter { !AdapterStart.wordTables.contains($0.name) }, to: adapter)
+    return adapter
   }
 
-  /// The word table: the text model's own, frozen and not saved with the adapter.
-  static let wordTable = "embeddings.word_embeddings.weight"
-
-  /// The model at the start: new weights from the seed, then whatever the text model has; or an earlier adapter.
-  ///
-  /// - Returns: Also the names of the parameters that the text model has, which learn more slowly.
-  private static func start(
+  /// A model of images at the start: new weights from the seed, then whatever the text model has; or an earlier adapter.
+  /// What the text model has learns more slowly.
+  private static func imageStart(
     _ recipe: Recipe, store: ModelStore, textFolder: URL, encoderWidth: Int
-  ) throws -> (model: ImageTextQFormer, parameters: Parameters, inherited: Set<String>) {
+  ) throws -> AdapterStart {
     let parameters = Parameters()
-    guard let start = recipe.adapter.start else {
+    func start(_ model: ImageTextQFormer, inherited: Set<String>) -> AdapterStart {
+      AdapterStart(
+        model: FirstFrameQFormer(model), parameters: parameters, inherited: inherited, isProjecting: false,
+        configuration: AdapterConfiguration(
+          imageText: model.configuration, encoder: recipe.encoder, text: recipe.text))
+    }
+    guard let name = recipe.adapter.start else {
       let configuration = try configuration(recipe, textFolder: textFolder, encoderWidth: encoderWidth)
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageTextQFormer(configuration, scope)
-      return (model, parameters, try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters))
+      let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters)
+      if recipe.adapter.crossAttention == .mean { try QFormerStart.readMeans(parameters) }
+      return start(model, inherited: inherited)
     }
-    let folder = try store.adapter(start)
+    let folder = try store.adapter(name)
     let adapter = try AdapterConfiguration(folder: folder)
     guard adapter.encoder == recipe.encoder, adapter.text == recipe.text, var configuration = adapter.imageText else {
       throw TrainingError.badRecipe(
@@ -147,8 +164,7 @@ public enum ImageTextTraining {
       for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }
       return model
     }.model
-    let inherited = try QFormerStart.inherited(Checkpoint(contentsOf: textFolder), parameters)
-    return (model, parameters, inherited)
+    return start(model, inherited: try QFormerStart.inherited(Checkpoint(contentsOf: textFolder), parameters))
   }
 
   private static func configuration(
@@ -169,14 +185,5 @@ public enum ImageTextTraining {
     configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
     configuration.objectives.temperature = recipe.imageText.temperature
     return configuration
-  }
-
-  private static func save(
-    _ configuration: ImageTextConfiguration, _ parameters: Parameters, recipe: Recipe, to folder: URL
-  ) throws -> URL {
-    try AdapterFolder.write(
-      AdapterConfiguration(imageText: configuration, encoder: recipe.encoder, text: recipe.text),
-      parameters.all.filter { $0.name != wordTable }, to: folder)
-    return folder
   }
 }

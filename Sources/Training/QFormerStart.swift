@@ -38,11 +38,15 @@ enum QFormerStart {
   }
 
   /// The names of parameters that BERT has, in the same shape.
-  static func inherited(_ bert: Checkpoint, _ parameters: Parameters) -> Set<String> {
+  ///
+  /// - Parameter path: What stands before the names of the Q-Former within a larger model, such as `temporal.`.
+  static func inherited(_ bert: Checkpoint, _ parameters: Parameters, below path: String = "") -> Set<String> {
     let names = parameters.all.compactMap { name, tensor -> String? in
-      if name == positionTable { return name }
-      let key = Self.bert(name)
-      return (key != name || name.hasPrefix("embeddings.word")) && bert.shape(key) == tensor.shape ? name : nil
+      guard name.hasPrefix(path) else { return nil }
+      let own = String(name.dropFirst(path.count))
+      if own == positionTable { return name }
+      let key = Self.bert(own)
+      return (key != own || own.hasPrefix("embeddings.word")) && bert.shape(key) == tensor.shape ? name : nil
     }
     return Set(names)
   }
@@ -50,21 +54,44 @@ enum QFormerStart {
   /// Overwrites the parameters of a fresh model that BERT has; returns their names.
   ///
   /// BERT adds a token-type vector to every token; the Q-Former has none, so it is added to the position table.
-  static func copy(_ bert: Checkpoint, into parameters: Parameters) throws -> Set<String> {
-    let inherited = inherited(bert, parameters)
+  ///
+  /// - Parameter path: As above.
+  static func copy(
+    _ bert: Checkpoint, into parameters: Parameters, below path: String = ""
+  ) throws -> Set<String> {
+    let inherited = inherited(bert, parameters, below: path)
     try withError {
       try withNoGrad {
         for (name, tensor) in parameters.all where inherited.contains(name) {
-          guard name == positionTable else {
-            tensor.copy(from: try bert.tensor(Self.bert(name)))
+          let own = String(name.dropFirst(path.count))
+          guard own == positionTable else {
+            tensor.copy(from: try bert.tensor(Self.bert(own)))
             continue
           }
           let type = try bert.tensor("embeddings.token_type_embeddings.weight").narrow(0, 0, 1)
-          tensor.copy(from: try bert.tensor(name).narrow(0, 0, tensor.size(0)) + type)
+          tensor.copy(from: try bert.tensor(own).narrow(0, 0, tensor.size(0)) + type)
         }
       }
     }
     return inherited
+  }
+
+  /// Lets new cross-attention start as the mean of the patches: values and output are the identity, while keys and
+  /// queries stay small, so that all patches get nearly the same weight.
+  ///
+  /// - Parameter path: As above.
+  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for an encoder of another width.
+  static func readMeans(_ parameters: Parameters, below path: String = "") throws {
+    for (name, tensor) in parameters.all where name.hasPrefix(path) && name.contains(".crossattention.") {
+      guard name.hasSuffix("attention.value.weight") || name.hasSuffix("output.dense.weight") else { continue }
+      guard tensor.size(0) == tensor.size(1) else {
+        throw TrainingError.badRecipe(
+          file: "recipe",
+          reason: "adapter.crossAttention is mean, which needs an encoder as wide as the Q-Former: \(name) is "
+            + "\(tensor.shape)")
+      }
+      try withError { withNoGrad { tensor.copy(from: Tensor.identity(tensor.size(0)).to(.float32)) } }
+    }
   }
 
   private static let positionTable = "embeddings.position_embeddings.weight"

@@ -1,6 +1,7 @@
 import Checkpoints
 public import Foundation
 public import Pipelines
+public import QFormer
 import TorchNN
 import Yams
 
@@ -39,14 +40,32 @@ public struct Recipe: Codable, Sendable, Equatable {
     case imageWords = "image-words"
     /// Stage 2: the language model's loss through the frozen language model.
     case imageLanguage = "image-language"
+    /// Stage 1 with clips in the place of images.
+    case videoText = "video-text"
+    /// Stage 2 with clips in the place of images, on captions and questions.
+    case videoLanguage = "video-language"
+
+    /// Whether clips are read.
+    public var readsVideo: Bool { self == .videoText || self == .videoLanguage }
   }
 
   /// Sizes of a new Q-Former, and its dropout.
   public struct Adapter: Codable, Sendable, Equatable {
     /// Adapter to start from, a name or a folder; without it the Q-Former starts from the text model.
     public var start: String?
+    /// How new cross-attention starts.
+    public enum CrossAttention: String, Codable, Sendable, CaseIterable {
+      /// Small random weights, N(0, 0.02²), as in BLIP-2: at first hardly anything of the image comes through.
+      case normal
+      /// Values and output pass through and keys are small: queries start by reading the mean of the patches. Needs an
+      /// encoder as wide as the Q-Former.
+      case mean
+    }
+
     /// M, the number of queries.
     public var queries = 32
+    /// How cross-attention of a new Q-Former starts.
+    public var crossAttention = CrossAttention.normal
     /// Rows of the position table, at least the longest text.
     public var positions = 64
     /// Dropout of hidden states.
@@ -96,6 +115,8 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var temperature = 0.07
     /// The temperature is kept at or above this.
     public var minimumTemperature = 0.01
+    /// Whether the contrastive projections start from canonical correlations over the training pairs, and not at random.
+    public var canonicalStart = false
     /// How many candidates of contrastive retrieval are re-ranked by matching in the last validation.
     public var rerank = 16
   }
@@ -108,12 +129,103 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var minimumCount = 3
   }
 
+  /// Clips, and the Q-Former that reads them.
+  public struct Video: Codable, Sendable, Equatable {
+    /// Which video Q-Former is trained.
+    public enum Family: String, Codable, Sendable, CaseIterable {
+      /// `CascadedVideoQFormer`.
+      case cascaded
+      /// `SpatioTemporalQFormer`.
+      case spatioTemporal = "spatio-temporal"
+    }
+
+    /// What the model gets to see of clips, in training and in evaluation.
+    public enum Baseline: String, Codable, Sendable, CaseIterable {
+      /// All frames.
+      case none
+      /// The middle frame alone.
+      case singleFrame = "single-frame"
+      /// The mean of all frames in the place of each.
+      case meanPooled = "mean-pooled"
+    }
+
+    /// What stays as the adapter that training starts from has it.
+    public enum Freeze: String, Codable, Sendable, CaseIterable {
+      /// Nothing.
+      case none
+      /// The attention of the image Q-Former.
+      case inheritedAttention = "inherited-attention"
+    }
+
+    /// Choices of a new cascaded Q-Former.
+    public struct Cascaded: Codable, Sendable, Equatable {
+      /// M′, the queries of the temporal Q-Former.
+      public var queries = 32
+      /// Layers of the temporal Q-Former.
+      public var layers = 2
+      /// Where the time of a frame is told.
+      public var timeSite = FrameEmbeddingSite.afterFrameQFormer
+    }
+
+    /// Choices of a new spatio-temporal Q-Former.
+    public struct SpatioTemporal: Codable, Sendable, Equatable {
+      /// Queries that read places; `adapter.queries` when left out, or as many as the image adapter has.
+      public var spatialQueries: Int?
+      /// Queries that read frames; as many as read places when left out.
+      public var temporalQueries: Int?
+      /// Queries that read both.
+      public var summaryQueries = 1
+      /// How a clip is pooled.
+      public var pooling = VideoPooling.attentive
+      /// Heads of attentive pooling.
+      public var poolingHeads = 16
+      /// Where the time of a frame is told.
+      public var timeSite = TimeSite.afterPooling
+      /// How many layers, counted from the last, have experts; all when left out.
+      public var expertLayers: Int?
+      /// Whether groups of queries read only what is theirs.
+      public var crossMask = true
+      /// The groups whose queries go to the language model.
+      public var languageGroups = QueryGroup.allCases
+    }
+
+    /// Which video Q-Former is trained.
+    public var family = Family.cascaded
+    /// T, the number of frames of a clip; shorter clips give all they have.
+    public var frames = 8
+    /// Where they lie.
+    public var place = AdapterConfiguration.Frames.Place.uniformMiddle
+    /// How time is told.
+    public var time = TimeConfiguration()
+    /// How queries are compared with a text.
+    public var aggregation = QueryAggregation.max
+    /// What matching reads.
+    public var matchingHead = MatchingHead.meanLogits
+    /// Choices of a new cascaded Q-Former.
+    public var cascaded = Cascaded()
+    /// Choices of a new spatio-temporal Q-Former.
+    public var spatioTemporal = SpatioTemporal()
+    /// What the model gets to see.
+    public var baseline = Baseline.none
+    /// What is not trained.
+    public var freeze = Freeze.none
+
+    /// Which frames are read.
+    var frameChoice: AdapterConfiguration.Frames {
+      var choice = AdapterConfiguration.Frames()
+      (choice.count, choice.place) = (frames, place)
+      return choice
+    }
+  }
+
   /// Stage 2 alone.
   public struct ImageLanguage: Codable, Sendable, Equatable {
     /// Standard deviation of language tokens at the start, that of the language model's word embeddings.
     public var tokenScale = 0.136
     /// Captions of an image that a step learns from; they share the image's tokens, which costs less than a row each.
     public var captionsPerImage = 1
+    /// Questions of an image or a clip that a step learns from beside its captions: together they are what is mixed.
+    public var questionsPerImage = 0
     /// Longer captions are cut to so many tokens of the language model.
     public var maximumTokens = 32
     /// How many validation images are captioned at intervals.
@@ -128,7 +240,7 @@ public struct Recipe: Codable, Sendable, Equatable {
   public var paths: [String: String?] = [:]
   /// The frozen image encoder.
   public var encoder = AdapterConfiguration.Encoder()
-  /// Whether mirrored images are used as well.
+  /// Whether mirrored images are used as well; with objectives that read video they never are.
   public var mirrored = true
   /// The text model (stage 1).
   public var text = AdapterConfiguration.Text()
@@ -150,6 +262,8 @@ public struct Recipe: Codable, Sendable, Equatable {
   public var optimizer = Optimizer()
   /// Stage 1 alone.
   public var imageText = ImageText()
+  /// Clips, and the Q-Former that reads them.
+  public var video = Video()
   /// Word alignment alone.
   public var imageWords = ImageWords()
   /// Stage 2 alone.
@@ -190,7 +304,13 @@ public struct Recipe: Codable, Sendable, Equatable {
         Self.set(&given, path[...], value)
       }
       let defaults = try Yams.load(yaml: YAMLEncoder().encode(Recipe())) as? [String: Any] ?? [:]
-      let optional = ["adapter": ["start": NSNull()], "language": ["template": NSNull()]]
+      let optional: [String: Any] = [
+        "adapter": ["start": NSNull()], "language": ["template": NSNull()],
+        "video": [
+          "time": ["interpolation": NSNull()],
+          "spatioTemporal": ["spatialQueries": NSNull(), "temporalQueries": NSNull(), "expertLayers": NSNull()],
+        ],
+      ]
       let known = Self.merged(defaults, optional) { _ in }
       var unknown: [String] = []
       let merged = Self.merged(known, given) { unknown.append($0) }
@@ -264,11 +384,14 @@ public struct Recipe: Codable, Sendable, Equatable {
     ] {
       try require((0...1).contains(part), "imageText.\(name) is \(part), expected 0 … 1")
     }
-    for (name, count) in [
-      ("imageText", imageText.captionsPerImage), ("imageLanguage", imageLanguage.captionsPerImage),
-    ] {
-      try require((1...1000).contains(count), "\(name).captionsPerImage is \(count), expected 1 … 1000")
-    }
+    try require(
+      (1...1000).contains(imageText.captionsPerImage),
+      "imageText.captionsPerImage is \(imageText.captionsPerImage), expected 1 … 1000")
+    let (captions, questions) = (imageLanguage.captionsPerImage, imageLanguage.questionsPerImage)
+    try require((0...1000).contains(questions), "imageLanguage.questionsPerImage is \(questions), expected 0 … 1000")
+    try require(
+      ((questions > 0 ? 0 : 1)...1000).contains(captions),
+      "imageLanguage.captionsPerImage is \(captions), expected 1 … 1000, or 0 beside questionsPerImage")
     try require(
       optimizer.learningRate > 0 && optimizer.learningRate < 1, "optimizer.learningRate is \(optimizer.learningRate)")
     try require((0...1).contains(optimizer.warmup), "optimizer.warmup is \(optimizer.warmup), expected 0 … 1")
@@ -292,6 +415,16 @@ public struct Recipe: Codable, Sendable, Equatable {
       "imageWords.temperature is \(imageWords.temperature), expected 0 < temperature ≤ 1")
     try require(
       imageWords.minimumCount > 0, "imageWords.minimumCount is \(imageWords.minimumCount), expected 1 or more")
+    try require((1...4096).contains(video.frames), "video.frames is \(video.frames), expected 1 … 4096")
+    for (name, count) in [
+      ("cascaded.queries", video.cascaded.queries), ("cascaded.layers", video.cascaded.layers),
+      ("spatioTemporal.poolingHeads", video.spatioTemporal.poolingHeads),
+    ] {
+      try require((1...100_000).contains(count), "video.\(name) is \(count), expected at least 1")
+    }
+    try require(
+      video.freeze == .none || adapter.start != nil,
+      "video.freeze is \(video.freeze.rawValue), but without adapter.start nothing is inherited")
     try require((0..<1).contains(optimizer.beta2), "optimizer.beta2 is \(optimizer.beta2), expected 0 ≤ beta2 < 1")
     try require(optimizer.clip > 0, "optimizer.clip is \(optimizer.clip), expected above 0")
     for source in train + validation {

@@ -4,7 +4,7 @@ import Pipelines
 import QFormer
 import Torch
 
-/// Retrieval with an `ImageTextQFormer` over a whole set: contrastive scores, then matching on the best candidates.
+/// Retrieval over a whole set of images or clips: contrastive scores, then matching on the best candidates.
 public struct RetrievalEvaluation: Codable, Sendable, Equatable {
   /// Recall both ways, `0 … 1` by k.
   public struct Recall: Codable, Sendable, Equatable {
@@ -27,15 +27,16 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
   /// With the first candidates re-ranked by matching; nil where that was not asked for.
   public let reranked: Recall?
 
-  /// Scores every image of a set against every caption of it.
+  /// Scores every image or clip of a set against every caption of it.
   ///
   /// - Parameters:
-  ///   - features: The images' features.
-  ///   - captions: Captions of each image.
+  ///   - features: Features of images or clips.
+  ///   - captions: Captions of each.
   ///   - rerank: So many first candidates of each query are re-ranked by matching logit + similarity; 0 for none.
   static func run(
-    _ model: ImageTextQFormer, features: FeatureStack, captions: [[String]], texts: TextEncoder, rerank: Int
+    _ model: any VideoQFormer, features: FeatureStack, captions: [[String]], texts: TextEncoder, rerank: Int
   ) throws -> RetrievalEvaluation {
+    let heads = try model.requireHeads()
     let flat = captions.flatMap { $0 }
     let owners = imagesOfTexts(captions)
     let ids = flat.map(texts.ids)
@@ -45,16 +46,16 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
         let order = ids.indices.sorted { ids[$0].count < ids[$1].count }
         let sorted = try batches(order, 256).map { rows in
           let text = TextEncoder.pad(rows.map { ids[$0] })
-          return model.textFeature(try model.qformer.readText(text.ids, mask: text.mask))
+          return heads.textFeature(try model.textQFormer.readText(text.ids, mask: text.mask))
         }
         let back = Tensor(order).sorted().indices
         let textFeatures = Tensor.cat(sorted, 0).indexSelect(0, back)
         let rows = Array(0..<features.count)
         let similarity = try Tensor.cat(
           batches(rows, 64).map { rows in
-            let image = try model.qformer.imageKeyValues(model.imageEmbeds(features.batch(rows)))
-            let hidden = model.qformer.readImage(image).hidden
-            return Contrastive.similarity(imageFeatures: model.imageFeatures(hidden), textFeatures: textFeatures)
+            let image = try model.keyValues(features.clips(rows), isTraining: false)
+            let hidden = model.textQFormer.readImage(image).hidden
+            return heads.similarity(imageFeatures: heads.imageFeatures(hidden), textFeatures: textFeatures)
           }, 0)  // [images, texts]
         func recall(_ imageToText: Tensor, _ textToImage: Tensor) throws -> Recall {
           Recall(
@@ -111,8 +112,9 @@ private struct Reranking {
   let textToImage: Tensor  // [images, texts]
 
   init(
-    _ model: ImageTextQFormer, features: FeatureStack, ids: [[Int]], similarity: Tensor, candidates: Int
+    _ model: any VideoQFormer, features: FeatureStack, ids: [[Int]], similarity: Tensor, candidates: Int
   ) throws {
+    let heads = try model.requireHeads()
     let (images, texts) = (similarity.size(0), similarity.size(1))
     let textsOfImage = similarity.topK(min(candidates, texts), 1).indices.values(as: Int.self)
     let imagesOfText = similarity.topK(min(candidates, images), 0).indices.transposed(0, 1).contiguous()
@@ -124,15 +126,15 @@ private struct Reranking {
     for (index, image) in imagesOfText.enumerated() { wanted[image].insert(index / perText) }
     var logits: [Int: Float] = [:]
     for rows in RetrievalEvaluation.batches(Array(0..<images), 8) {
-      let image = try model.qformer.imageKeyValues(model.imageEmbeds(features.batch(rows)))
+      let image = try model.keyValues(features.clips(rows), isTraining: false)
       let pairs = rows.indices.flatMap { index in wanted[rows[index]].map { (index, $0) } }
         .sorted { (ids[$0.1].count, $0.1, $0.0) < (ids[$1.1].count, $1.1, $1.0) }
       for chunk in stride(from: 0, to: pairs.count, by: 128).map({ pairs[$0..<min($0 + 128, pairs.count)] }) {
         let text = TextEncoder.pad(chunk.map { ids[$0.1] })
-        let hidden = try model.qformer.readImageAndText(
+        let hidden = try model.textQFormer.readImageAndText(
           image.select(Tensor(chunk.map(\.0))), text.ids, mask: text.mask
         ).hidden
-        let scores = model.matchingLogits(hidden).select(1, 1).values(as: Float.self)
+        let scores = heads.matchingLogits(hidden).select(1, 1).values(as: Float.self)
         for (pair, score) in zip(chunk, scores) { logits[rows[pair.0] * texts + pair.1] = score }
       }
     }

@@ -7,7 +7,7 @@ import Torch
 
 /// The baseline that retrieval has to beat: ridge regression from pooled frozen features to frozen sentence embeddings.
 ///
-/// An image is its class token and the mean of its patches; a text is the mean-pooled, normalised output of the text
+/// An image is its class token and the mean of its patches, a clip the mean of its frames; a text is the mean-pooled, normalised output of the text
 /// model. The penalty is chosen on a tenth of the training images, never on the set that is scored.
 enum RidgeBaseline {
   private static let penalties = [1.0, 10, 100, 1000, 10_000]
@@ -40,14 +40,14 @@ enum RidgeBaseline {
             })
         }
         /// `[images, 2·Dv + 1]`, scaled by the training set's statistics; the last column is 1.
-        func pooled(_ features: FeatureStack) -> Tensor {
+        func pooled(_ features: FeatureStack) throws -> Tensor {
           Tensor.cat(
-            RetrievalEvaluation.batches(Array(0..<features.count), 64).map { rows in
-              let batch = features.batch(rows)
+            try RetrievalEvaluation.batches(Array(0..<features.count), 64).map { rows in
+              let batch = try features.clips(rows).meanFrame
               return Tensor.cat([batch.select(1, 0), batch.slice(1, 1).mean(1)], 1)
             }, 0)
         }
-        let raw = pooled(train.features)
+        let raw = try pooled(train.features)
         let (mean, deviation) = (raw.mean(0), ((raw - raw.mean(0)) * (raw - raw.mean(0))).mean(0).sqrt() + 1e-6)
         func design(_ x: Tensor) -> Tensor { .cat([(x - mean) / deviation, .ones([x.size(0), 1])], 1).to(.float64) }
         func fit(_ x: Tensor, _ y: Tensor, _ penalty: Double) -> Tensor {
@@ -73,7 +73,7 @@ enum RidgeBaseline {
           let value = (scores.imageToText[5] ?? 0) + (scores.textToImage[5] ?? 0)
           if value > best.value { best = (penalty, value) }
         }
-        return (try recall(design(pooled(set.features)), fit(x, y, best.penalty), set.captions), best.penalty)
+        return (try recall(design(try pooled(set.features)), fit(x, y, best.penalty), set.captions), best.penalty)
       }
     }
   }

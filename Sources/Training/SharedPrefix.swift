@@ -6,6 +6,17 @@ import Torch
 /// A token sees the prefix and its own text up to itself; every text starts at the position after the prefix. Losses and
 /// gradients equal those of rows that hold one text each.
 struct SharedPrefix {
+  /// A text: what is read without being scored, and what is scored.
+  struct Text: Equatable {
+    /// The tokens before the answer; none for a caption.
+    var prompt: [Int] = []
+    /// The tokens that are scored, at least one.
+    let target: [Int]
+
+    /// All tokens.
+    var count: Int { prompt.count + target.count }
+  }
+
   /// Inputs `int64 [B, L]`: for each text the begin token and all tokens but the last; padded at the end.
   let ids: Tensor
   /// Masks and positions over prefix and texts.
@@ -14,13 +25,15 @@ struct SharedPrefix {
   let scored: Tensor
   /// What they should predict, `int64 [K]`.
   let targets: Tensor
+  /// How many positions of each text are scored, in order.
+  let counts: [Int]
 
   /// - Parameters:
-  ///   - texts: For each row its texts, each of at least one token.
+  ///   - texts: For each row its texts.
   ///   - prefix: Tokens of the prefix.
   ///   - begin: The token that every text starts with; the first thing predicted is the text's first token.
   ///   - past: Tokens of a `TextPrefix` before the prefix, which everything sees.
-  init(texts: [[[Int]]], prefix: Int, begin: Int, past: Int = 0) {
+  init(texts: [[Text]], prefix: Int, begin: Int, past: Int = 0) {
     let length = texts.map { $0.reduce(0) { $0 + $1.count } }.max() ?? 0
     let total = prefix + length
     var ids = [Int](repeating: 0, count: texts.count * length)
@@ -40,12 +53,14 @@ struct SharedPrefix {
       }
       var start = 0
       for text in list {
-        for (offset, target) in text.enumerated() {
+        let tokens = text.prompt + text.target
+        for (offset, target) in tokens.enumerated() {
           let token = prefix + start + offset
-          ids[row * length + start + offset] = offset == 0 ? begin : text[offset - 1]
+          ids[row * length + start + offset] = offset == 0 ? begin : tokens[offset - 1]
           positions[row * total + token] = past + prefix + offset
           see(token, 0..<prefix)
           see(token, prefix + start..<token + 1)
+          guard offset >= text.prompt.count else { continue }
           scored.append(row * length + start + offset)
           targets.append(target)
         }
@@ -59,5 +74,6 @@ struct SharedPrefix {
       seen: Tensor(seen, [texts.count, total, past + total]), positions: Tensor(positions, [texts.count, total]))
     self.scored = Tensor(scored)
     self.targets = Tensor(targets)
+    counts = texts.flatMap { $0.map(\.target.count) }
   }
 }

@@ -1,13 +1,15 @@
 import Foundation
 import Pipelines
+import QFormer
 import Torch
 
-/// Everything that training reads: captions in memory, features on disk.
+/// Everything that training reads: captions and questions in memory, features on disk.
 struct TrainingData {
-  /// Several sources as one list of images.
+  /// Several sources as one list of images or clips.
   struct Part {
     let name: String
     let captions: [[String]]
+    let questions: [[Question]]
     let features: FeatureStack
   }
 
@@ -22,13 +24,15 @@ struct TrainingData {
       throw TrainingError.badRecipe(file: "recipe", reason: "train: expected at least one source")
     }
     var encoder: ImageEncoder?
+    let frames = recipe.objective.readsVideo ? recipe.video.frameChoice : nil
+    let baseline = recipe.objective.readsVideo ? recipe.video.baseline : .none
     func open(_ sources: [DataSource], mirrored: Bool) throws -> [Part] {
       try sources.map { source in
         var source = try recipe.resolved(source, store: store)
         source.repeats = 1
         let images = try CaptionedImages.load(source)
         let cache = try FeatureCache.open(
-          images, views: mirrored ? 2 : 1, configuration: recipe.encoder,
+          images, views: mirrored ? 2 : 1, frames: frames, configuration: recipe.encoder,
           folder: store.cache.appendingPathComponent("features"), showsProgress: showsProgress
         ) {
           if let encoder { return encoder }
@@ -36,17 +40,19 @@ struct TrainingData {
           encoder = made
           return made
         }
-        return Part(name: source.name, captions: images.map(\.captions), features: FeatureStack([cache]))
+        return Part(
+          name: source.name, captions: images.map(\.captions), questions: images.map(\.questions),
+          features: FeatureStack([cache], baseline: baseline))
       }
     }
-    let parts = try open(recipe.train, mirrored: recipe.mirrored)
+    let parts = try open(recipe.train, mirrored: recipe.mirrored && !recipe.objective.readsVideo)
     // A source of weight k is seen k times in an epoch.
     let weighted = zip(recipe.train, parts).flatMap { source, part in
       Array(repeating: part, count: max(source.repeats, 1))
     }
     train = Part(
-      name: "train", captions: weighted.flatMap(\.captions),
-      features: FeatureStack(weighted.flatMap(\.features.caches)))
+      name: "train", captions: weighted.flatMap(\.captions), questions: weighted.flatMap(\.questions),
+      features: FeatureStack(weighted.flatMap(\.features.caches), baseline: baseline))
     validation = try open(recipe.validation, mirrored: false)
   }
 }
@@ -54,46 +60,123 @@ struct TrainingData {
 /// Several feature caches behind each other, addressed by one row number.
 struct FeatureStack {
   let caches: [FeatureCache]
+  /// What is shown of clips.
+  let baseline: Recipe.Video.Baseline
   private let starts: [Int]
 
-  init(_ caches: [FeatureCache]) {
+  init(_ caches: [FeatureCache], baseline: Recipe.Video.Baseline = .none) {
     self.caches = caches
+    self.baseline = baseline
     starts = caches.reduce(into: [0]) { $0.append($0.last! + $1.count) }
   }
 
-  /// The number of images.
+  /// The number of images or clips.
   var count: Int { starts.last ?? 0 }
   /// Dv.
   var width: Int { caches.first?.width ?? 0 }
 
-  /// Features `[rows, N, Dv]` in `float32`, in the order of the rows.
+  /// Features `[rows, N, Dv]` in `float32` of pictures, in the order of the rows.
   func batch(_ rows: [Int], mirrored: [Bool] = []) -> Tensor {
-    if caches.count == 1 { return caches[0].batch(rows, mirrored: mirrored) }
+    let (parts, back) = parts(rows, mirrored) { $0.batch($1, mirrored: $2) }
+    return back.map { Tensor.cat(parts, 0).indexSelect(0, $0) } ?? parts[0]
+  }
+
+  /// Clips `[rows, T, N, Dv]` in `float32`, in the order of the rows, T being the frames of the longest of them; pictures
+  /// are clips of one frame.
+  ///
+  /// - Throws: `QFormerError` for rows without features.
+  func clips(_ rows: [Int], mirrored: [Bool] = []) throws -> TimedFeatures {
+    let (parts, back) = parts(rows, mirrored) { $0.clips($1, mirrored: $2) }
+    let longest = parts.map { $0.features.size(1) }.max() ?? 1
+    // [R, T', …] → [rows, T, …], zeros for padding.
+    func joined(_ tensors: [Tensor]) -> Tensor {
+      let padded = tensors.map { tensor in
+        let shape = [tensor.size(0), longest - tensor.size(1)] + tensor.shape.dropFirst(2)
+        return shape[1] == 0 ? tensor : Tensor.cat([tensor, .zeros(shape)], 1)
+      }
+      return back.map { Tensor.cat(padded, 0).indexSelect(0, $0) } ?? padded[0]
+    }
+    let (features, mask, seconds) = (
+      joined(parts.map(\.features)), joined(parts.map(\.mask)), joined(parts.map(\.seconds))
+    )
+    let frames = Int(mask.sum(1).max().item)
+    let isFull = rows.count * frames == Int(mask.sum().item)
+    let clips = try TimedFeatures(
+      features.narrow(1, 0, frames), mask: isFull ? nil : mask.narrow(1, 0, frames),
+      seconds: seconds.narrow(1, 0, frames))
+    return try baseline.seen(of: clips)
+  }
+
+  /// What each cache gives for its own of the rows, and, where there are several caches, what brings the rows of all back
+  /// into order.
+  private func parts<Part>(
+    _ rows: [Int], _ mirrored: [Bool], _ read: (FeatureCache, [Int], [Bool]) -> Part
+  ) -> (parts: [Part], back: Tensor?) {
+    if caches.count == 1 { return ([read(caches[0], rows, mirrored)], nil) }
     var order: [Int] = []
-    var parts: [Tensor] = []
+    var parts: [Part] = []
     for (number, cache) in caches.enumerated() {
       let range = starts[number]..<starts[number + 1]
       let own = rows.indices.filter { range.contains(rows[$0]) }
       if own.isEmpty { continue }
       order += own
       parts.append(
-        cache.batch(
-          own.map { rows[$0] - range.lowerBound }, mirrored: mirrored.isEmpty ? [] : own.map { mirrored[$0] }))
+        read(cache, own.map { rows[$0] - range.lowerBound }, mirrored.isEmpty ? [] : own.map { mirrored[$0] }))
     }
     var back = Array(repeating: 0, count: rows.count)
     for (position, row) in order.enumerated() { back[row] = position }
-    return Tensor.cat(parts, 0).indexSelect(0, Tensor(back))
+    return (parts, Tensor(back))
   }
+}
+
+extension Recipe.Video.Baseline {
+  /// What a model that is held back in this way sees of clips.
+  ///
+  /// - Throws: `QFormerError`.
+  func seen(of clips: TimedFeatures) throws -> TimedFeatures {
+    switch self {
+    case .none: return clips
+    case .singleFrame:
+      // Frame ⌊n / 2⌋ of the n of each clip.
+      let middle = clips.lengths.enumerated().map { $0 * clips.frames + $1 / 2 }
+      func chosen(_ tensor: Tensor) -> Tensor {
+        let flat = tensor.reshaped([clips.batch * clips.frames] + tensor.shape.dropFirst(2))  // [B, T, …] → [B · T, …]
+        return flat.indexSelect(0, Tensor(middle)).unsqueezed(1)
+      }
+      return try TimedFeatures(chosen(clips.features), seconds: clips.seconds.map(chosen))
+    case .meanPooled:
+      let mean = clips.meanFrame.unsqueezed(1).expanded(
+        clips.batch, clips.frames, clips.features.size(2), clips.features.size(3))  // [B, N, Dv] → [B, T, N, Dv]
+      return try TimedFeatures(mean, mask: clips.mask, seconds: clips.seconds)
+    }
+  }
+}
+
+extension TimedFeatures {
+  /// The mean `[B, N, Dv]` of the frames that count, of clips whose padding is zero.
+  var meanFrame: Tensor {
+    guard let mask else { return features.mean(1) }
+    return features.sum(1) / mask.sum(1).reshaped(batch, 1, 1)
+  }
+
+  /// The same frames with other features `[B, T, …]`.
+  ///
+  /// - Throws: `QFormerError`.
+  func with(features: Tensor) throws -> TimedFeatures { try TimedFeatures(features, mask: mask, seconds: seconds) }
 }
 
 /// Random patches left out in a training step, as augmentation that also saves time.
 enum PatchDropout {
   /// Keeps the class token and the given part of the patches, the same ones for the whole batch.
+  ///
+  /// - Parameter features: `[…, N, Dv]`.
   static func apply(_ features: Tensor, part: Double, generator: Generator) -> Tensor {
-    let patches = features.size(1) - 1
+    let dimension = features.rank - 2
+    let patches = features.size(dimension) - 1
     let kept = Int((Double(patches) * part).rounded())
     guard kept < patches else { return features }
     let chosen = Tensor.ones([1, patches]).multinomial(max(kept, 1), generator: generator).reshaped(-1) + 1
-    return features.indexSelect(1, .cat([.zeros([1], dtype: .int64), chosen.sorted().values.to(.int64)], 0))
+    return features.indexSelect(
+      dimension, .cat([.zeros([1], dtype: .int64), chosen.sorted().values.to(.int64)], 0))
   }
 }

@@ -58,7 +58,52 @@ import Torch
       #expect(throws: CheckpointError.self) { try AtomicFolder.write(to: target) { _ in } }
       let other = folder.appendingPathComponent("other")
       #expect(throws: Stop.self) { try AtomicFolder.write(to: other) { _ in throw Stop() } }
+      // An error names what was asked for, not what it was called on the way.
+      let file = other.appendingPathComponent("none/x")
+      #expect(throws: CheckpointError.cannotWrite(file: file.path, reason: "No such file or directory")) {
+        try AtomicFolder.write(to: other) { temporary in
+          try AtomicFile.write(Data(), to: temporary.appendingPathComponent("none/x"))
+        }
+      }
       #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["deep"])
+    }
+  }
+
+  /// A killed conversion once left gigabytes under a hidden name, for good.
+  @Test func leftoversOfTheKilledGoAndNothingElse() throws {
+    try withTemporaryFolder { folder in
+      func make(_ name: String) throws {
+        let made = folder.appendingPathComponent(name)
+        try FileManager.default.createDirectory(at: made, withIntermediateDirectories: false)
+        try Data("x".utf8).write(to: made.appendingPathComponent("model.safetensors"))
+      }
+      let others = [
+        ".b.1.2.partial", ".a.1.partial", ".a.1.x.partial", ".a.1.2.3.partial", ".a.1.2.partial.old", "a.1.2.partial",
+      ]
+      for name in others + [".a.1.2.partial", ".a.77.4294967295.partial"] { try make(name) }
+      try Data().write(to: folder.appendingPathComponent(".a.5.5.partial"))
+      let outside = folder.appendingPathComponent("outside")
+      try make("outside")
+      try FileManager.default.createSymbolicLink(
+        at: folder.appendingPathComponent(".a.6.6.partial"), withDestinationURL: outside)
+      let target = folder.appendingPathComponent("a")
+      let kept = others + [".a.5.5.partial", ".a.6.6.partial", "outside"]
+      try AtomicFolder.write(to: target) { outer in
+        #expect(
+          try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
+            == (kept + [outer.lastPathComponent]).sorted())
+        // One that is being filled is no leftover, whoever fills it.
+        try Data("y".utf8).write(to: outer.appendingPathComponent("file"))
+        #expect(throws: CheckpointError.self) {
+          try AtomicFolder.write(to: target) { _ in
+            #expect(FileManager.default.fileExists(atPath: outer.appendingPathComponent("file").path))
+            throw CheckpointError.notFound(file: "", expected: "")
+          }
+        }
+        #expect(FileManager.default.fileExists(atPath: outer.appendingPathComponent("file").path))
+      }
+      #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted() == (kept + ["a"]).sorted())
+      #expect(try FileManager.default.contentsOfDirectory(atPath: outside.path) == ["model.safetensors"])
     }
   }
 }

@@ -41,6 +41,93 @@ struct ConvertTests {
     }
   }
 
+  @Test("A conversion that is killed leaves nothing behind once the same destination has been written")
+  func killed() throws {
+    try withWorkplace { place in
+      func leftovers() -> [String] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: place.folder.path)) ?? []).filter {
+          $0.hasSuffix(".partial")
+        }
+      }
+      // Killed while it writes, as far as one can aim.
+      for _ in 0..<20 where leftovers().isEmpty {
+        let running = try place.program.start(["convert", published, place.path("out"), "--to", "qformer"])
+        while running.process.isRunning, leftovers().isEmpty { usleep(100) }
+        kill(running.process.processIdentifier, SIGKILL)
+        _ = try running.finish()
+        if leftovers().isEmpty { try? FileManager.default.removeItem(atPath: place.path("out")) }
+      }
+      #expect(leftovers().count == 1 && !FileManager.default.fileExists(atPath: place.path("out")))
+      let again = try place.program.run("convert", published, place.path("out"), "--to", "qformer")
+      #expect(again.code == 0, "\(again)")
+      #expect(leftovers().isEmpty)
+    }
+  }
+
+  /// A tokenizer of more words than the model's word table once ended in LibTorch's "index out of range in self".
+  @Test("LAVIS' file with its bases, on the command line; a tokenizer of another model is named where it matters")
+  func bases() throws {
+    try withWorkplace { place in
+      let sizes = place.folder.appendingPathComponent("sizes")
+      try FileManager.default.createDirectory(at: sizes, withIntermediateDirectories: true)
+      try place.write(
+        "sizes/config.json",
+        """
+        {"model_type": "blip-2", "vision_config": {"num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 24,
+         "num_hidden_layers": 2, "image_size": 28, "patch_size": 14},
+         "qformer_config": {"hidden_size": 12, "num_attention_heads": 2}}
+        """)
+      let stage1 = checkpoints.appendingPathComponent("lavis_stage1.pth").path
+      // Its table has 31 rows: as many words, and one tokenizer that has more.
+      let letters = "abcdefghijklmnopqrstuvwxyz".map(String.init)
+      let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] + letters.prefix(25) + ["dog", "red"]
+      try FileManager.default.createDirectory(
+        at: place.folder.appendingPathComponent("words"), withIntermediateDirectories: true)
+      try place.write("words/vocab.txt", words.joined(separator: "\n"))
+      let others = fixtures.appendingPathComponent("tokenizers/word-piece").path
+      var scores: [Double] = []
+      for layout in ["huggingface", "qformer"] {
+        for (name, tokenizer) in [("right", place.path("words")), ("wrong", others)] {
+          let out = place.path("\(layout)-\(name)")
+          let report = try place.program.run(
+            "convert", stage1, out, "--to", layout, "--base", sizes.path, "--base", tokenizer, "--json")
+          #expect(report.code == 0 && report.errors.isEmpty, "\(report)")
+          let leftOut = try #require(try report.json().first?["left_out"] as? [String])
+          #expect(leftOut.contains("temp") == (layout == "huggingface"))
+          let match = try place.program.run(
+            "match", place.pictures[0], "--text", "red dog", "--model", out, "--json")
+          if name == "right" {
+            #expect(match.code == 0 && match.lines.count == 1, "\(match)")
+            scores.append(try #require(try match.json().first?["itc"] as? Double))
+          } else {
+            #expect(match.code == 65 && match.errorLines.count == 1 && match.output.isEmpty, "\(match)")
+            #expect(match.errors.contains("\(out): the tokenizer gives "), "\(match)")
+            #expect(match.errors.contains("word table has 31 rows"), "\(match)")
+          }
+        }
+      }
+      // The layouts differ in the epsilon of one norm alone.
+      #expect(abs(scores[0] - scores[1]) < 1e-3 && scores[0] != 0, "\(scores)")
+    }
+  }
+
+  /// The verb reads BLIP-2's and InstructBLIP's files. Video-LLaMA's are made of other parts: nothing of them may be written
+  /// under another name.
+  @Test("Files of Video-LLaMA are refused by name", arguments: ["video_llama", "video_llama_audio"])
+  func videoLLaMA(name: String) throws {
+    try withWorkplace { place in
+      let file = fixtures.appendingPathComponent("video/\(name).pth").path
+      let found = name.hasSuffix("audio") ? "found Video-LLaMA's audio branch" : "found Video-LLaMA (video_query_tokens"
+      for layout in ["huggingface", "qformer"] {
+        let result = try place.program.run("convert", file, place.path("out"), "--to", layout)
+        #expect(result.code == 65 && result.output.isEmpty && result.errorLines.count == 1, "\(result)")
+        #expect(result.errors.hasPrefix("error: \(file): expected LAVIS' BLIP-2 or InstructBLIP"), "\(result)")
+        #expect(result.errors.contains(found) && result.errors.filter { $0 == "\n" }.count == 1, "\(result)")
+      }
+      #expect(!FileManager.default.fileExists(atPath: place.path("out")))
+    }
+  }
+
   @Test("What convert cannot do has a code and one line; nothing is written")
   func refusals() throws {
     try withWorkplace { place in

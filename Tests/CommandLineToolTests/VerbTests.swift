@@ -207,7 +207,7 @@ struct VerbTests {
   @Test("Help lists every verb, and every verb has examples")
   func help() throws {
     let program = Program(environment: [:])
-    let verbs = ["caption", "ask", "match", "encode", "gallery", "train", "evaluate", "convert", "inspect"]
+    let verbs = ["caption", "ask", "match", "encode", "explain", "gallery", "train", "evaluate", "convert", "inspect"]
     let root = try program.run("--help")
     #expect(root.code == 0)
     for verb in verbs {

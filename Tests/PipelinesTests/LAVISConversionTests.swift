@@ -177,6 +177,19 @@ struct LAVISConversionTests {
       let projection = folder.appendingPathComponent("minigpt.safetensors")
       try SafetensorsFile.write([("llama_proj.weight", .zeros([2, 2]))], to: projection)
       #expect(words { _ = try ModelConversion(projection) }.contains("found MiniGPT-4's trained projection"))
+      // BLIP-2's parts beside those of a video model: half of the file is no whole one.
+      let mixed = folder.appendingPathComponent("bases/mixed.safetensors")
+      try FileManager.default.createDirectory(
+        at: folder.appendingPathComponent("bases"), withIntermediateDirectories: true)
+      let blip = ["query_tokens", "Qformer.bert.encoder.layer.0.output.dense.bias", "opt_proj.weight"]
+      for (more, found) in [
+        ("video_Qformer.bert.encoder.x", "found a video Q-Former in Video-LLaMA's names"),
+        ("audio_Qformer.bert.encoder.x", "found Video-LLaMA's audio branch"),
+        ("llama_proj.weight", "found LAVIS' BLIP-2 with OPT (opt_proj), besides llama_proj.weight of another model"),
+      ] {
+        try SafetensorsFile.write((blip + [more]).map { ($0, .zeros([1, 2, 2])) }, to: mixed)
+        #expect(words { _ = try ModelConversion(mixed) }.contains(found), "\(words { _ = try ModelConversion(mixed) })")
+      }
       let tower = file("eva_vit_g.pth")
       #expect(words { _ = try ModelConversion(tower) }.contains("found a bare EVA vision tower"))
       let stage1 = file("lavis_stage1.pth")

@@ -5,6 +5,7 @@ import Pipelines
 import QFormer
 import TestSupport
 import Testing
+import Tokenizers
 import Torch
 
 /// Small random models of every published architecture, beside what transformers computes with them.
@@ -174,6 +175,83 @@ struct PublishedTests {
     }
   }
 
+  /// LibTorch alone would say "index out of range in self", and nobody would know of what.
+  @Test("A tokenizer with more words than the model's table is named with the folder and the token")
+  func otherTokenizers() throws {
+    try withTemporaryFolder { folder in
+      for (name, place, kind) in [
+        ("blip2-opt", "tokenizer.json", "byte-bpe"),
+        ("instructblip-t5", "qformer_tokenizer/tokenizer.json", "word-piece"),
+        ("blip2-itm", "tokenizer.json", "word-piece"),
+      ] {
+        let model = folder.appendingPathComponent(name)
+        try FileManager.default.copyItem(at: fixtures.appendingPathComponent("published/\(name)"), to: model)
+        // The links of the copied folder lead nowhere.
+        for (file, kind) in [("tokenizer.json", name == "blip2-itm" ? "word-piece" : "byte-bpe"), (place, kind)] {
+          let url = model.appendingPathComponent(file)
+          try? FileManager.default.removeItem(at: url)
+          try FileManager.default.copyItem(
+            at: fixtures.appendingPathComponent("tokenizers/\(kind)/tokenizer.json"), to: url)
+        }
+        var text = try String(contentsOf: model.appendingPathComponent(place), encoding: .utf8)
+        let end = try #require(text.range(of: #"],"normalizer""#))
+        let count = try Tokenizer(contentsOf: model.appendingPathComponent(place)).vocabularySize
+        // More than the spare rows of any table here.
+        let more = (0..<8).map { number in
+          #",{"id":\#(count + number),"content":"<more\#(number)>","single_word":false,"lstrip":false,"rstrip":false,"#
+            + #""normalized":false,"special":true}"#
+        }
+        text.insert(contentsOf: more.joined(), at: end.lowerBound)
+        try Data(text.utf8).write(to: model.appendingPathComponent(place))
+        let image = try Image(width: 28, height: 28, pixels: Array(repeating: 90, count: 28 * 28 * 3))
+        #expect {
+          if name == "blip2-itm" {
+            _ = try ImageTextPipeline(model.path).scores([image], texts: ["a <more7>"])
+          } else {
+            _ = try ImageLanguagePipeline(model.path).describe([image], prompt: "a <more7>")
+          }
+        } throws: { error in
+          "\(error)".hasPrefix("\(model.path): the tokenizer gives <more7> the number \(count + 7),")
+        }
+      }
+    }
+  }
+
+  /// A folder from elsewhere once could fill the memory through a link, or make the program wait for ever.
+  @Test("Configurations that are no small files are refused before they are read", .timeLimit(.minutes(1)))
+  func endlessConfigurations() throws {
+    try withTemporaryFolder { folder in
+      let vast = folder.appendingPathComponent("vast")
+      try Data("{".utf8).write(to: vast)
+      #expect(truncate(vast.path, 1 << 40) == 0)
+      #expect(mkfifo(folder.appendingPathComponent("pipe").path, 0o600) == 0)
+      for (target, words) in [
+        (vast.path, "too many"), (folder.path + "/pipe", "no regular file"), ("/dev/zero", "no regular file"),
+        (folder.path, "no regular file"),
+      ] {
+        for name in ["config.json", "preprocessor_config.json"] {
+          let model = folder.appendingPathComponent(UUID().uuidString)
+          try FileManager.default.createDirectory(at: model, withIntermediateDirectories: true)
+          let link = model.appendingPathComponent(name)
+          try FileManager.default.createSymbolicLink(atPath: link.path, withDestinationPath: target)
+          let readers: [() throws -> Void] =
+            name == "config.json"
+            ? [
+              { _ = try ModelFolder(model) }, { _ = try AdapterConfiguration(folder: model) },
+              { _ = try readConfiguration(BLIPConfiguration.self, folder: model) },
+            ] : [{ _ = try ImageProcessor(folder: model, size: 28) }]
+          for read in readers {
+            #expect {
+              try read()
+            } throws: { error in
+              "\(error)".contains(link.path) && "\(error)".contains(words)
+            }
+          }
+        }
+      }
+    }
+  }
+
   @Test("Sparse and old configurations are filled in")
   func sparse() throws {
     let json = """
@@ -187,6 +265,20 @@ struct PublishedTests {
     #expect(configuration.qformer.readsText && configuration.qformer.layerNormEps == 1e-12)
     #expect(configuration.qformer.vocabularySize == 30522 && configuration.qformer.encoderHiddenSize == 1408)
     #expect(configuration.imageTokenID == nil && configuration.beginID == 0)
+    // An older revision's name of the switch, which the architecture decides in any case, and no image token.
+    for (architecture, reads) in [("Blip2ForImageTextRetrieval", true), ("Blip2ForConditionalGeneration", false)] {
+      for key in ["qformer_text_input", "use_qformer_text_input"] {
+        for value in [true, false] {
+          let old = """
+            {"model_type": "blip-2", "architectures": ["\(architecture)"],
+             "qformer_config": {"\(key)": \(value), "vocab_size": 30523}}
+            """
+          let configuration = try JSONDecoder().decode(BLIPConfiguration.self, from: Data(old.utf8))
+          #expect(configuration.qformer.readsText == reads && configuration.qformer.vocabularySize == 30523)
+          #expect(configuration.imageTokenID == nil && configuration.architecture.rawValue == architecture)
+        }
+      }
+    }
     let plain = try JSONDecoder().decode(BLIPConfiguration.self, from: Data(#"{"model_type": "blip-2"}"#.utf8))
     #expect(plain.architecture == .blip2 && plain.beginID == 2 && !plain.qformer.readsText)
   }

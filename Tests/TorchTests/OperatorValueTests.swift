@@ -110,6 +110,13 @@ import Torch
         ("bicubic_corners", image.bicubic(height: 13, width: 7, alignCorners: true)),
         ("bicubic_antialias", image.bicubicAntialiased(height: 5, width: 6)),
       ], relative: 1e-5)
+    // One dimension is two of which one has size 1.
+    let (line, kernel) = (image.select(2, 0), expected["kernel"].select(2, 0))
+    let border = Tensor.zeros([line.size(0), line.size(1), 2])
+    let padded = Tensor.cat([border, line, border], 2).unsqueezed(2)
+    expectClose(
+      line.conv1d(kernel, expected["offset"], stride: 3, padding: 2),
+      padded.conv2d(kernel.unsqueezed(2), expected["offset"], stride: 3).squeezed(2))
   }
 
   @Test func gradients() {

@@ -71,7 +71,8 @@ struct AdapterScoreTests {
       let pipeline = try ImageTextPipeline(store: place.models.store)
       let stack = try place.stack()
       let evaluation = try RetrievalEvaluation.run(
-        pipeline.adapter, features: stack, captions: place.captions, texts: pipeline.texts, rerank: rerank)
+        FirstFrameQFormer(pipeline.adapter), features: stack, captions: place.captions, texts: pipeline.texts,
+        rerank: rerank)
 
       let owners = place.captions.enumerated().flatMap { image, list in list.map { _ in image } }
       let texts = place.captions.flatMap { $0 }
@@ -154,7 +155,7 @@ struct AdapterScoreTests {
         return Tensor.stack([tokens, .zeros(tokens.shape)], 1)
       }
       func run(_ place: Place) throws -> TrainingData.Part {
-        .init(name: "set", captions: place.captions, features: try place.stack())
+        .init(name: "set", captions: place.captions, questions: [], features: try place.stack())
       }
       func score() throws -> (recall: RetrievalEvaluation.Recall, penalty: Double) {
         try RidgeBaseline.run(train: try run(train), set: try run(other), textModel: textModel, maximumLength: 32)

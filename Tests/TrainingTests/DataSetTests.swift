@@ -70,7 +70,14 @@ struct DataSetTests {
     let scratch = try ScratchFolder()
     let cases: [(KeyValuePairs<String, String>, String)] = [
       (
-        ["k.json": #"{"captions": ["a"]}"#], "sample k: expected a picture (.jpeg, .jpg, .png, .webp), found only .json"
+        ["k.json": #"{"captions": ["a"]}"#],
+        "sample k: expected a picture (.jpeg, .jpg, .png, .webp) or a video (.avi, .gif, .mkv, .mov, .mp4, .mpg, .webm)"
+          + ", found only .json"
+      ),
+      (["k.jpg": "x", "k.mp4": "x", "k.txt": "a"], "sample k: expected pictures or one video, found only .jpg"),
+      (
+        ["k.0.jpg": "x", "k.1.jpg": "x", "k.json": #"{"captions": ["a"], "seconds": [1]}"#],
+        "sample k: expected 'seconds' of 2 pictures, found 1"
       ),
       (["k.jpg": "x"], "sample k: expected .json or .txt, found only .jpg"),
       (["k.jpg": "x", "k.txt": " \n "], "sample k: expected a caption"),
@@ -212,7 +219,8 @@ struct DataSetTests {
       try CaptionedImages.load(DataSource(format: .captionsJSONL, path: file, split: "test"))
     }
     for (bad, words) in [
-      (#"{"image": "none.png", "caption": "a"}"#, "no such file"), (#"{"caption": "a"}"#, "'image' or 'images'"),
+      (#"{"image": "none.png", "caption": "a"}"#, "no such file"),
+      (#"{"caption": "a"}"#, "'image', 'images' or 'video'"),
       (#"{"image": "cup.png"}"#, "expected a caption"), ("[]", "that is no"), ("{\"image", "no valid JSON"),
       (#"{"image": "cup.png", "captions": "a"}"#, "'captions' that is no Array"),
     ] {

@@ -55,6 +55,25 @@ struct EpochPlanTests {
     }
   }
 
+  @Test("Questions take turns beside captions; where there is none, a caption comes in its place")
+  func questions() throws {
+    let questions = (0..<53).map { row in Array(repeating: 4, count: row % 3) }
+    let plan = try EpochPlan(
+      lengths: lengths, batchSize: 8, captionsPerImage: 0, questionLengths: questions, questionsPerImage: 1, seed: 3)
+    let items = try (0..<60).flatMap { try plan.batch(step: $0) }
+    for item in items {
+      let hasQuestions = item.row % 3 > 0
+      #expect(item.questions.count == (hasQuestions ? 1 : 0) && item.captions.count == (hasQuestions ? 0 : 1))
+      #expect(item.questions.allSatisfy(questions[item.row].indices.contains))
+    }
+    #expect(Set(items.filter { $0.row == 5 }.flatMap(\.questions)) == [0, 1])
+    let both = try EpochPlan(
+      lengths: lengths, batchSize: 8, captionsPerImage: 2, questionLengths: questions, questionsPerImage: 2, seed: 3)
+    for item in try (0..<6).flatMap({ try both.batch(step: $0) }) {
+      #expect(item.captions.count == min(2, lengths[item.row].count) && item.questions.count == item.row % 3)
+    }
+  }
+
   @Test("Fewer images than a batch holds is an error that says so")
   func tooFew() {
     #expect(throws: DataError.badSetting("batch size", expected: "at most the 53 items there are", found: "54")) {

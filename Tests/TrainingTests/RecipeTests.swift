@@ -1,5 +1,6 @@
 import Foundation
 import Pipelines
+import QFormer
 import TestSupport
 import Testing
 
@@ -48,6 +49,17 @@ struct RecipeTests {
     written.language.template = try PromptTemplate("bee => A bee.\n{image} => {text}\n")
     #expect(try recipe(written.yaml()) == written)
     #expect(try recipe(Recipe().yaml()) == Recipe())
+    written.objective = .videoLanguage
+    written.imageLanguage.captionsPerImage = 0
+    written.imageLanguage.questionsPerImage = 2
+    written.video.family = .spatioTemporal
+    written.video.baseline = .meanPooled
+    written.video.freeze = .inheritedAttention
+    written.video.time.interpolation = .linear
+    written.video.spatioTemporal.temporalQueries = 8
+    written.video.spatioTemporal.expertLayers = 2
+    written.video.spatioTemporal.languageGroups = [.temporal, .summary]
+    #expect(try recipe(written.yaml()) == written)
   }
 
   @Test("The recipes of this package can be read")
@@ -95,10 +107,17 @@ struct RecipeTests {
     #expect(reason("optimizer: 3").contains("optimizer"))
     #expect(reason("objective: image-sound").contains("image-sound"))
     #expect(reason("train: [{format: zip, path: x}]").contains("zip"))
+    #expect(reason("video: {family: joint}").contains("joint"))
+    #expect(reason("video: {baseline: last-frame}").contains("last-frame"))
+    #expect(reason("video: {freeze: inherited-attention}").contains("adapter.start"))
+    #expect(reason("video: {time: {encoding: seconds}}").contains("seconds"))
+    #expect(reason("video: {queries: 8}") == "unknown keys: video.queries")
     for (setting, key) in [
       ("batchSize=0", "batchSize"), ("epochs=0", "epochs"), ("epochs=.nan", "epochs"), ("patchPart=1.5", "patchPart"),
       ("imageText.matchingPart=-1", "matchingPart"), ("imageText.captionsPerImage=0", "captionsPerImage"),
       ("imageLanguage.maximumTokens=0", "maximumTokens"), ("imageLanguage.captions=0", "captions"),
+      ("imageLanguage.questionsPerImage=-1", "questionsPerImage"), ("video.frames=0", "video.frames"),
+      ("video.cascaded.layers=0", "cascaded.layers"), ("imageLanguage.captionsPerImage=0", "captionsPerImage"),
       ("optimizer.learningRate=2", "learningRate"), ("optimizer.beta2=1", "beta2"), ("optimizer.clip=0", "clip"),
       ("optimizer.warmup=2", "warmup"), ("adapter.positions=8", "positions"), ("logEvery=0", "logEvery"),
       ("imageText.temperature=0", "temperature"), ("imageText.labelSmoothing=1", "labelSmoothing"),

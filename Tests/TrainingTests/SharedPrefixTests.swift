@@ -19,6 +19,25 @@ import TorchNN
     return Llama(configuration, ParameterScope(FreshParameters(seed: 3)))
   }
 
+  /// Texts that are scored from their first token on.
+  private func captions(_ texts: [[[Int]]]) -> [[SharedPrefix.Text]] {
+    texts.map { $0.map { SharedPrefix.Text(target: $0) } }
+  }
+
+  @Test func aPromptIsReadAndNotScored() throws {
+    let whole = SharedPrefix(texts: captions([[[5, 6, 7, 2], [9, 2]], [[8, 4, 2]]]), prefix: 5, begin: 1)
+    let split = SharedPrefix(
+      texts: [
+        [.init(prompt: [5, 6], target: [7, 2]), .init(target: [9, 2])], [.init(prompt: [8], target: [4, 2])],
+      ],
+      prefix: 5, begin: 1)
+    #expect(split.ids.values(as: Int.self) == whole.ids.values())
+    #expect(split.plan.mask?.values(as: Float.self) == whole.plan.mask?.values())
+    #expect(split.scored.values(as: Int.self) == [2, 3, 4, 5, 7, 8])
+    #expect(split.targets.values(as: Int.self) == [7, 2, 9, 2, 4, 2])
+    #expect(split.counts == [2, 2, 2] && whole.counts == [4, 2, 3])
+  }
+
   @Test func lossAndGradientEqualThoseOfSeparateRows() throws {
     let model = try tinyLlama()
     let texts = [[[5, 6, 7, 2], [9, 2], [11, 12, 13, 14, 15, 2]], [[21, 22, 2]]]
@@ -33,7 +52,7 @@ import TorchNN
       }
     }
     let shared = try run { prefix in
-      let batch = SharedPrefix(texts: texts, prefix: 5, begin: 1)
+      let batch = SharedPrefix(texts: captions(texts), prefix: 5, begin: 1)
       let hidden = model.forward(
         inputsEmbeds: .cat([prefix, model.embed(batch.ids)], 1), plan: batch.plan
       ).slice(1, 5)
@@ -73,8 +92,8 @@ import TorchNN
       withNoGrad {
         let text = model.embed(Tensor(before)).unsqueezed(0).expanded(2, 3, 24)
         return (
-          loss(SharedPrefix(texts: texts, prefix: 5, begin: 1, past: 3), prefix, 5, past),
-          loss(SharedPrefix(texts: texts, prefix: 8, begin: 1), .cat([text, prefix], 1), 8, nil)
+          loss(SharedPrefix(texts: captions(texts), prefix: 5, begin: 1, past: 3), prefix, 5, past),
+          loss(SharedPrefix(texts: captions(texts), prefix: 8, begin: 1), .cat([text, prefix], 1), 8, nil)
         )
       }
     }
@@ -87,7 +106,7 @@ import TorchNN
     func hidden(_ first: [Int]) throws -> Tensor {
       try withError {
         withNoGrad {
-          let batch = SharedPrefix(texts: [[first, [9, 10, 2]]], prefix: 5, begin: 1)
+          let batch = SharedPrefix(texts: captions([[first, [9, 10, 2]]]), prefix: 5, begin: 1)
           return model.forward(inputsEmbeds: .cat([prefix, model.embed(batch.ids)], 1), plan: batch.plan)
             .slice(1, 5 + first.count)
         }

@@ -5,6 +5,7 @@ import QFormer
 import TestSupport
 import Testing
 import Torch
+import TorchNN
 
 @testable import Training
 
@@ -50,9 +51,9 @@ struct TrainingRunTests {
       let output = folder.appendingPathComponent(name)
       let run =
         switch recipe.objective {
-        case .imageText: ImageTextTraining.run
+        case .imageText, .videoText: ImageTextTraining.run
         case .imageWords: ImageWordsTraining.run
-        case .imageLanguage: ImageLanguageTraining.run
+        case .imageLanguage, .videoLanguage: ImageLanguageTraining.run
         }
       return try run(recipe, output, resumes, models.store, false, stop)
     }
@@ -146,6 +147,61 @@ struct TrainingRunTests {
       #expect(result.images == 12 && result.captions == nil)
       #expect((result.retrieval?.contrastive.imageToText[1] ?? 0) >= 0.2, "\(result)")
       #expect(result.ridge != nil)
+    }
+  }
+
+  @Test("Contrastive heads that start from canonical correlations fit the pairs before the first step, and resume")
+  func canonicalStart() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.patchPart = 1
+      place.recipe.imageText.canonicalStart = true
+      _ = try compareInterrupted(place, "aligned")
+      // With hardly any learning, pictures find their captions as the start lets them.
+      place.recipe.optimizer.learningRate = 1e-9
+      var recalls: [Double] = []
+      for isCanonical in [false, true] {
+        place.recipe.imageText.canonicalStart = isCanonical
+        let adapter = try #require(try place.train("start-\(isCanonical)"))
+        let evaluation = try AdapterEvaluation.run(
+          place.recipe, model: adapter.path, split: "train", store: place.models.store, showsProgress: false)
+        let found = try #require(evaluation.results.first?.retrieval?.contrastive)
+        recalls.append(((found.imageToText[1] ?? 0) + (found.textToImage[1] ?? 0)) / 2)
+      }
+      #expect(recalls[1] > recalls[0] + 0.2, "\(recalls)")
+    }
+  }
+
+  @Test("Cross-attention may start as the mean of the patches, where widths allow it")
+  func meanStart() throws {
+    try withTemporaryFolder { folder in
+      var configuration = ImageTextConfiguration()
+      configuration.qformer.encoderHiddenSize = configuration.qformer.hiddenSize
+      let parameters = Parameters()
+      _ = try ImageTextQFormer(
+        configuration, ParameterScope(FreshParameters(seed: 1), parameters: parameters))
+      let before = parameters.all.map { ($0.name, $0.tensor.detached().bytes()) }
+      try QFormerStart.readMeans(parameters)
+      let changed = before.filter { parameters[$0.0]?.detached().bytes() != $0.1 }.map(\.0)
+      let layers = [0, 2, 4].flatMap { layer in
+        ["attention.value.weight", "output.dense.weight"].map { "qformer.encoder.layer.\(layer).crossattention.\($0)" }
+      }
+      #expect(Set(changed) == Set(layers))
+      try withError {
+        for name in layers {
+          let weight = try #require(parameters[name])
+          #expect((weight.detached() - Tensor.identity(weight.size(0)).to(.float32)).abs().max().item == 0)
+        }
+      }
+      // The tiny encoder is of another width than the tiny Q-Former.
+      var place = try Place(folder)
+      place.recipe.adapter.crossAttention = .mean
+      #expect {
+        try place.train("run")
+      } throws: { error in
+        guard case .badRecipe(_, let reason) = error as? TrainingError else { return false }
+        return reason.contains("as wide as the Q-Former")
+      }
     }
   }
 

@@ -44,13 +44,17 @@ struct ConversionSource {
   private static func lavis(_ file: URL, _ bases: [ConversionBase]) throws -> ConversionSource {
     let checkpoint = try Checkpoint(contentsOf: file)
     let others = ["video_Qformer.", "audio_Qformer.", "llama_proj."]
-    guard checkpoint.names.contains("query_tokens"),
-      checkpoint.names.contains(where: { $0.hasPrefix("Qformer.bert.") }),
-      !checkpoint.names.contains(where: { name in others.contains { name.hasPrefix($0) } })
-    else {
+    let foreign = checkpoint.names.first { name in others.contains { name.hasPrefix($0) } }
+    let isLAVIS =
+      checkpoint.names.contains("query_tokens")
+      && checkpoint.names.contains { $0.hasPrefix("Qformer.bert.") }
+    guard isLAVIS, foreign == nil else {
+      let kind =
+        checkpoint.apparentKind ?? "tensors such as \(checkpoint.names.prefix(3).joined(separator: ", "))"
+      let besides = isLAVIS ? foreign.map { ", besides \($0) of another model" } ?? "" : ""
       throw PipelineError.wrongModel(
         folder: file.path, expected: "LAVIS' BLIP-2 or InstructBLIP, a Hugging Face folder or an adapter folder",
-        found: checkpoint.apparentKind ?? "tensors such as \(checkpoint.names.prefix(3).joined(separator: ", "))")
+        found: kind + besides)
     }
     let weights = BaseCheckpoint(checkpoint, keyMap: LAVIS.model)
     let all = try Checkpoint(merging: [weights] + bases.compactMap(\.weights), precedence: .first)

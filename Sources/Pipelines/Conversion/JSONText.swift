@@ -60,9 +60,9 @@ func jsonObject(_ value: some Encodable) throws -> JSONObject {
 ///
 /// - Throws: ``PipelineError/badConfiguration(file:reason:)``.
 func jsonObject(contentsOf file: URL) throws -> JSONObject {
-  guard let data = FileManager.default.contents(atPath: file.path), data.count < 10_000_000,
-    let object = try? JSONSerialization.jsonObject(with: data) as? JSONObject
-  else { throw PipelineError.badConfiguration(file: file.path, reason: "expected a JSON object below 10 MB") }
+  guard let object = try? JSONSerialization.jsonObject(with: SmallFile.configuration(file)) as? JSONObject else {
+    throw PipelineError.badConfiguration(file: file.path, reason: "expected a JSON object below 10 MB")
+  }
   return object
 }
 

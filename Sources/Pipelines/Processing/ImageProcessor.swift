@@ -1,3 +1,4 @@
+import Checkpoints
 public import Foundation
 public import Media
 public import Torch
@@ -53,11 +54,12 @@ extension ImageProcessor {
   /// - Throws: ``PipelineError/badConfiguration(file:reason:)`` for what would give other pixels than this type can make.
   public init(folder: URL, size: Int) throws {
     let file = folder.appendingPathComponent("preprocessor_config.json")
-    guard let data = FileManager.default.contents(atPath: file.path) else {
+    func bad(_ reason: String) -> PipelineError { .badConfiguration(file: file.path, reason: reason) }
+    guard FileManager.default.fileExists(atPath: file.path) else {
       self = .clip(size: size)
       return
     }
-    func bad(_ reason: String) -> PipelineError { .badConfiguration(file: file.path, reason: reason) }
+    let data = try SmallFile.configuration(file)
     guard let settings = try? JSONDecoder().decode(Settings.self, from: data) else {
       throw bad("expected a JSON object with size, image_mean and image_std")
     }

@@ -5,6 +5,18 @@ extension Tensor {
   /// x of `self · x = right`, for a square matrix.
   public func solve(_ right: Tensor) -> Tensor { Ops.solve(.tensor(self), .tensor(right)) }
 
+  /// Eigenvalues in ascending order and eigenvectors, in columns, of a symmetric matrix.
+  public func symmetricEigen() -> (values: Tensor, vectors: Tensor) {
+    let results = Ops.eigh.results([.tensor(self)], capacity: 2)
+    return results.count == 2 ? (results[0], results[1]) : (.invalid, .invalid)
+  }
+
+  /// U, the singular values in descending order, and Vᵀ of a matrix: `self = U · diag(S) · Vᵀ`, of the smaller side.
+  public func singularValues() -> (u: Tensor, s: Tensor, vt: Tensor) {
+    let results = Ops.svd.results([.tensor(self), .bool(false)], capacity: 3)
+    return results.count == 3 ? (results[0], results[1], results[2]) : (.invalid, .invalid, .invalid)
+  }
+
   /// `self · weightᵀ + bias` over the last dimension: `[…, in]` and `[out, in]` give `[…, out]`.
   public func linear(_ weight: Tensor, _ bias: Tensor? = nil) -> Tensor {
     Ops.linear(.tensor(self), .tensor(weight), .tensor(bias))
@@ -76,6 +88,17 @@ extension Tensor {
     Ops.attention(
       .tensor(self), .tensor(key), .tensor(value), .tensor(mask), .double(dropout), .bool(causal),
       scale.map(OperatorArgument.double) ?? .none, .bool(groupedQuery))
+  }
+
+  /// One-dimensional convolution: `[B, C, T]` and a kernel `[out, C, k]` give `[B, out, (T + 2 · padding − k) / stride + 1]`.
+  ///
+  /// - Parameters:
+  ///   - weight: `[out, C, k]`.
+  ///   - bias: `[out]`.
+  ///   - stride: Steps from one result to the next.
+  ///   - padding: Zeros before the first and after the last step.
+  public func conv1d(_ weight: Tensor, _ bias: Tensor?, stride: Int = 1, padding: Int = 0) -> Tensor {
+    Ops.conv1d(.tensor(self), .tensor(weight), .tensor(bias), .ints([stride]), .ints([padding]))
   }
 
   /// Two-dimensional convolution: `[B, C, H, W]` and a kernel `[out, C, h, w]`, without padding.

@@ -89,6 +89,8 @@ enum Ops {
 
   static let matmul = Operator("aten::matmul")
   static let solve = Operator("aten::linalg_solve")
+  static let eigh = Operator("aten::linalg_eigh")
+  static let svd = Operator("aten::linalg_svd")
 
   static let linear = Operator("aten::linear")
   static let embedding = Operator("aten::embedding")
@@ -103,6 +105,7 @@ enum Ops {
   static let dropout = Operator("aten::dropout")
   static let crossEntropy = Operator("aten::cross_entropy_loss")
   static let attention = Operator("aten::scaled_dot_product_attention")
+  static let conv1d = Operator("aten::conv1d")
   static let conv2d = Operator("aten::conv2d")
   static let bicubic = Operator("aten::upsample_bicubic2d")
   static let bicubicAntialias = Operator("aten::_upsample_bicubic2d_aa")

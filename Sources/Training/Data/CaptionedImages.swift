@@ -1,26 +1,38 @@
 public import Foundation
 
-/// A picture (or the frames of a clip) with its captions.
+/// A picture (or the frames of a clip, or a video) with its captions.
 public struct CaptionedImage: Codable, Sendable, Equatable {
   /// What names the picture; equal ids are the same picture.
   public let id: String
   /// The captions, trimmed, none of them empty, at least one.
   public let captions: [String]
-  /// The picture, or the frames in time order; at least one.
+  /// The picture, or the frames in time order, or the one file of a video; at least one.
   public let frames: [DataLocation]
+  /// Whether ``frames`` is a video, whose own frames are chosen when it is read.
+  public let isVideo: Bool
+  /// When each of the frames is shown, in seconds, if the data set tells it.
+  public let seconds: [Double]?
+  /// Questions about it.
+  public let questions: [Question]
   /// The category or label, if the data set tells one.
   public let category: String?
 
-  /// The picture, or the first frame.
+  /// The picture, or the first frame, or the video.
   public var location: DataLocation { frames[0] }
 
   /// Trims the captions and drops empty ones; nil if no caption or no frame is left.
-  public init?(id: String, captions: [String], frames: [DataLocation], category: String? = nil) {
+  public init?(
+    id: String, captions: [String], frames: [DataLocation], isVideo: Bool = false, seconds: [Double]? = nil,
+    questions: [Question] = [], category: String? = nil
+  ) {
     let trimmed = captions.map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }.filter { !$0.isEmpty }
     guard !trimmed.isEmpty, !frames.isEmpty else { return nil }
     self.id = id
     self.captions = trimmed
     self.frames = frames
+    self.isVideo = isVideo
+    self.seconds = seconds
+    self.questions = questions
     self.category = category
   }
 }

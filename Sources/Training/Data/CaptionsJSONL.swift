@@ -1,28 +1,34 @@
 import Foundation
 
-/// Pictures on disk with one JSON object a line.
+/// Pictures and videos on disk with one JSON object a line.
 ///
 /// ```json
 /// {"image": "bee.png", "captions": ["a bee", "an insect"], "image_id": "bee", "split": "train", "category": "animals"}
+/// {"video": "7.mp4", "captions": ["a bee moves left"], "id": "7", "questions": [{"question": "Where does the bee go?",
+///  "answer": "left", "choices": ["left", "right"], "task": "direction"}]}
 /// ```
 ///
-/// `image` (or `images`, the frames of a clip) is relative to the file's folder; `captions` or `caption`; the rest may be
-/// absent, but when a split is asked for, every line must name its own. A path may be the file, or a folder that holds
-/// `captions.jsonl`.
+/// One of `image`, `images` (the frames of a clip, perhaps with their `seconds`) and `video`, relative to the file's
+/// folder; `captions` or `caption`; the rest may be absent, but when a split is asked for, every line must name its own.
+/// A path may be the file, or a folder that holds `captions.jsonl`.
 public enum CaptionsJSONL {
   private struct Line: Decodable {
     let image: String?
     let images: [String]?
+    let video: String?
+    let seconds: [Double]?
     let caption: String?
     let captions: [String]?
+    let questions: [Question]?
     let imageID: String?
+    let id: String?
     let split: String?
     let category: String?
 
     enum CodingKeys: String, CodingKey {
-      case image, images, caption, captions
+      case image, images, video, seconds, caption, captions, questions
       case imageID = "image_id"
-      case split, category
+      case id, split, category
     }
   }
 
@@ -49,25 +55,53 @@ public enum CaptionsJSONL {
         splits.insert(own)
         if own != split { continue }
       }
-      let names = line.images ?? line.image.map { [$0] } ?? []
-      guard let first = names.first else {
-        throw .malformed(path: file, place: place, expected: "'image' or 'images'", found: "neither")
-      }
-      let frames = names.map { DataLocation(path: $0.hasPrefix("/") || folder.isEmpty ? $0 : folder + "/" + $0) }
-      for frame in frames where DataFolder.isFolder(frame.path) != false {
-        throw .badSample(path: file, key: place, expected: "the picture \(frame.path)", found: "no such file")
-      }
-      let captions = line.captions ?? line.caption.map { [$0] } ?? []
-      guard
-        let item = CaptionedImage(
-          id: line.imageID ?? first, captions: captions, frames: frames, category: line.category)
-      else { throw .badSample(path: file, key: place, expected: "a caption", found: "none that is not empty") }
-      items.append(item)
+      items.append(try item(line, file: file, folder: folder, place: place))
     }
     if let split, items.isEmpty, !splits.isEmpty {
       let known = splits.sorted().joined(separator: ", ")
       throw .badSetting("split of \(file)", expected: "one of \(known)", found: split)
     }
     return items
+  }
+
+  private static func item(
+    _ line: Line, file: String, folder: String, place: String
+  ) throws(DataError) -> CaptionedImage {
+    func bad(_ expected: String, _ found: String) -> DataError {
+      .badSample(path: file, key: place, expected: expected, found: found)
+    }
+    let pictures = line.images ?? line.image.map { [$0] } ?? []
+    guard let first = line.video ?? pictures.first else {
+      let found = line.images == nil ? "none of them" : "'images' without a frame"
+      throw .malformed(path: file, place: place, expected: "'image', 'images' or 'video'", found: found)
+    }
+    guard line.video == nil || pictures.isEmpty else { throw bad("'video' or pictures", "both") }
+    let names = line.video.map { [$0] } ?? pictures
+    let frames = names.map { DataLocation(path: $0.hasPrefix("/") || folder.isEmpty ? $0 : folder + "/" + $0) }
+    for frame in frames where DataFolder.isFolder(frame.path) != false {
+      throw bad("the \(line.video == nil ? "picture" : "video") \(frame.path)", "no such file")
+    }
+    if let wrong = Self.objection(seconds: line.seconds, frames: line.video == nil ? frames.count : 0) {
+      throw bad(wrong.expected, wrong.found)
+    }
+    for question in line.questions ?? [] {
+      if let wrong = question.objection { throw bad(wrong.expected, wrong.found) }
+    }
+    guard
+      let item = CaptionedImage(
+        id: line.imageID ?? line.id ?? first, captions: line.captions ?? line.caption.map { [$0] } ?? [],
+        frames: frames,
+        isVideo: line.video != nil, seconds: line.seconds, questions: line.questions ?? [], category: line.category)
+    else { throw bad("a caption", "none that is not empty") }
+    return item
+  }
+
+  /// What is wrong with the times of frames, as (expected, found).
+  static func objection(seconds: [Double]?, frames: Int) -> (expected: String, found: String)? {
+    guard let seconds else { return nil }
+    guard seconds.count == frames else { return ("'seconds' of \(frames) pictures", "\(seconds.count) of them") }
+    guard seconds.allSatisfy({ $0.isFinite && $0 >= 0 }), zip(seconds, seconds.dropFirst()).allSatisfy({ $0 <= $1 })
+    else { return ("'seconds' from 0 on, in order", "\(seconds)") }
+    return nil
   }
 }

@@ -1,8 +1,9 @@
 import Foundation
 
-/// Tar files in which the parts of a sample share a key: `KEY.jpg`, `KEY.json`, `KEY.00.jpg` …
+/// Tar files in which the parts of a sample share a key: `KEY.jpg`, `KEY.json`, or the frames of a clip `KEY.0.jpg`,
+/// `KEY.1.jpg` …, or a video `KEY.mp4`.
 ///
-/// The key ends at the first dot of the file name. A path may be one `.tar`, a folder of them, or a folder with a folder of
+/// The key ends at the first dot of the file name. Frames go by their numbers, the first one leading where there are several. A path may be one `.tar`, a folder of them, or a folder with a folder of
 /// them for each split (`train/`, `val/`). Samples keep the order of the archives (by name) and of their first member.
 public enum WebDataset {
   /// The parts of one sample.
@@ -14,16 +15,21 @@ public enum WebDataset {
     /// The parts by what follows the first dot of their names, lower case: `jpg`, `json`, `00.jpg`.
     public let parts: [String: DataLocation]
 
-    /// The parts whose names end in one of these extensions, in the order of their names.
+    /// The parts whose names end in one of these extensions, in the order of their numbers, or else of their names.
     public func parts(endingIn extensions: Set<String>) -> [DataLocation] {
       parts.filter { part in
         part.key.split(separator: ".").last.map { extensions.contains(String($0)) } ?? false
-      }.sorted { $0.key < $1.key }.map(\.value)
+      }.sorted { (Self.number($0.key), $0.key) < (Self.number($1.key), $1.key) }.map(\.value)
     }
+
+    /// What a part's name begins with; -1 for a name without a number.
+    private static func number(_ part: String) -> Int { Int(part.prefix { $0.isASCII && $0.isNumber }) ?? -1 }
   }
 
   /// The extensions of pictures.
   public static let imageExtensions: Set<String> = ["jpg", "jpeg", "png", "webp"]
+  /// The extensions of videos.
+  public static let videoExtensions: Set<String> = ["mp4", "mov", "webm", "mkv", "avi", "mpg", "gif"]
 
   private static let longestText = 1 << 20
 
@@ -32,10 +38,12 @@ public enum WebDataset {
     let id: String?
     let captions: [String]
     let category: String?
+    let seconds: [Double]?
+    let questions: [Question]
 
     private enum CodingKeys: String, CodingKey {
       case imageID = "image_id"
-      case captions, caption, category, label
+      case captions, caption, category, label, seconds, questions
     }
 
     init(from decoder: any Decoder) throws {
@@ -51,6 +59,12 @@ public enum WebDataset {
       category =
         (try? values.decodeIfPresent(String.self, forKey: .category))
         ?? (try? values.decodeIfPresent(String.self, forKey: .label))
+      seconds = try values.decodeIfPresent([Double].self, forKey: .seconds)
+      questions = try values.decodeIfPresent([Question].self, forKey: .questions) ?? []
+    }
+
+    init(captions: [String]) {
+      (id, self.captions, category, seconds, questions) = (nil, captions, nil, nil, [])
     }
   }
 
@@ -120,11 +134,15 @@ public enum WebDataset {
   public static func captions(
     of sample: Sample
   ) throws(DataError) -> (captions: [String], id: String?, category: String?) {
+    let sidecar = try sidecar(of: sample)
+    return (sidecar.captions, sidecar.id, sidecar.category)
+  }
+
+  private static func sidecar(of sample: Sample) throws(DataError) -> Sidecar {
     if let location = sample.parts["json"] {
       let data = try location.read(limit: longestText)
       do {
-        let sidecar = try JSONDecoder().decode(Sidecar.self, from: data)
-        return (sidecar.captions, sidecar.id, sidecar.category)
+        return try JSONDecoder().decode(Sidecar.self, from: data)
       } catch {
         throw .badSample(
           path: sample.path, key: sample.key, expected: "JSON with 'captions' (a list) or 'caption'",
@@ -136,27 +154,43 @@ public enum WebDataset {
       guard let text = String(validating: data, as: UTF8.self) else {
         throw .badSample(path: sample.path, key: sample.key, expected: "text in UTF-8", found: "other bytes")
       }
-      return (text.split(whereSeparator: \.isNewline).map(String.init), nil, nil)
+      return Sidecar(captions: text.split(whereSeparator: \.isNewline).map(String.init))
     }
     throw .badSample(path: sample.path, key: sample.key, expected: ".json or .txt", found: found(sample))
   }
 
   static func captionedImages(path: String, split: String?) throws(DataError) -> [CaptionedImage] {
     var items: [CaptionedImage] = []
-    for sample in try samples(path: path, split: split) {
-      let frames = sample.parts(endingIn: imageExtensions)
-      guard !frames.isEmpty else {
-        let expected = imageExtensions.sorted().map { "." + $0 }.joined(separator: ", ")
-        throw .badSample(path: sample.path, key: sample.key, expected: "a picture (\(expected))", found: found(sample))
-      }
-      let (captions, id, category) = try captions(of: sample)
-      guard let item = CaptionedImage(id: id ?? sample.key, captions: captions, frames: frames, category: category)
-      else {
-        throw .badSample(path: sample.path, key: sample.key, expected: "a caption", found: "none that is not empty")
-      }
-      items.append(item)
-    }
+    for sample in try samples(path: path, split: split) { items.append(try captionedImage(sample)) }
     return items
+  }
+
+  private static func captionedImage(_ sample: Sample) throws(DataError) -> CaptionedImage {
+    func bad(_ expected: String, _ found: String) -> DataError {
+      .badSample(path: sample.path, key: sample.key, expected: expected, found: found)
+    }
+    let pictures = sample.parts(endingIn: imageExtensions)
+    let videos = sample.parts(endingIn: videoExtensions)
+    guard !pictures.isEmpty || !videos.isEmpty else {
+      func list(_ extensions: Set<String>) -> String { extensions.sorted().map { "." + $0 }.joined(separator: ", ") }
+      throw bad("a picture (\(list(imageExtensions))) or a video (\(list(videoExtensions)))", found(sample))
+    }
+    guard videos.isEmpty || pictures.isEmpty && videos.count == 1 else {
+      throw bad("pictures or one video", found(sample))
+    }
+    let sidecar = try sidecar(of: sample)
+    if let wrong = CaptionsJSONL.objection(seconds: sidecar.seconds, frames: pictures.count) {
+      throw bad(wrong.expected, wrong.found)
+    }
+    for question in sidecar.questions {
+      if let wrong = question.objection { throw bad(wrong.expected, wrong.found) }
+    }
+    guard
+      let item = CaptionedImage(
+        id: sidecar.id ?? sample.key, captions: sidecar.captions, frames: pictures + videos, isVideo: !videos.isEmpty,
+        seconds: sidecar.seconds, questions: sidecar.questions, category: sidecar.category)
+    else { throw bad("a caption", "none that is not empty") }
+    return item
   }
 
   private static func found(_ sample: Sample) -> String {

@@ -1,0 +1,354 @@
+import Checkpoints
+import Foundation
+import Pipelines
+import QFormer
+import Torch
+import TorchNN
+
+/// A Q-Former at the start of training; one of videos comes from an adapter of its own family, from an image adapter, or
+/// from the text model alone.
+struct AdapterStart {
+  /// The model.
+  let model: any VideoQFormer
+  /// Its parameters.
+  let parameters: Parameters
+  /// Names of what a trained model has given, which learns more slowly.
+  let inherited: Set<String>
+  /// Whether the projection to the language model has been trained.
+  let isProjecting: Bool
+  /// The `config.json` that the trained adapter gets.
+  let configuration: AdapterConfiguration
+
+  /// Word tables: the text model's own, frozen and not saved with the adapter.
+  static let wordTables: Set<String> = [
+    "embeddings.word_embeddings.weight", "temporal.embeddings.word_embeddings.weight",
+  ]
+
+  /// Whether a parameter is trained.
+  static func isTrained(_ name: String, _ recipe: Recipe) -> Bool {
+    if wordTables.contains(name) { return false }
+    return recipe.video.freeze == .none || !recipe.objective.readsVideo
+      || !SpatioTemporalQFormer.isInheritedAttention(name)
+  }
+
+  /// Makes the model that the recipe trains.
+  ///
+  /// - Parameters:
+  ///   - encoderWidth: Dv.
+  ///   - languageSize: The width of the language model's embeddings; nil to compare clips with texts.
+  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for an adapter that does not fit; what loading one throws.
+  static func make(
+    _ recipe: Recipe, store: ModelStore, encoderWidth: Int, languageSize: Int?
+  ) throws -> AdapterStart {
+    let maker = try Maker(recipe: recipe, store: store, encoderWidth: encoderWidth, languageSize: languageSize)
+    guard let name = recipe.adapter.start else { return try maker.fresh() }
+    let folder = try store.adapter(name)
+    let adapter = try AdapterConfiguration(folder: folder)
+    guard adapter.encoder.model == recipe.encoder.model, adapter.encoder.block == recipe.encoder.block else {
+      throw maker.bad(
+        folder,
+        "adapter.start reads another encoder than the recipe's: \(adapter.encoder.model) at block "
+          + (adapter.encoder.block.map(String.init) ?? "last"))
+    }
+    guard languageSize != nil || adapter.text.map({ $0.model == recipe.text.model }) ?? true else {
+      throw maker.bad(folder, "adapter.start was trained on another text model: \(adapter.text?.model ?? "none")")
+    }
+    switch (adapter.kind, recipe.video.family) {
+    case (.imageText, .cascaded), (.imageLanguage, .cascaded):
+      return try maker.cascade(image: Checkpoint(contentsOf: folder), adapter)
+    case (.imageText, .spatioTemporal), (.imageLanguage, .spatioTemporal):
+      return try maker.expansion(of: maker.image(adapter, folder: folder))
+    case (.cascadedVideo, .cascaded), (.spatioTemporalVideo, .spatioTemporal):
+      return try maker.continuation(of: adapter, folder: folder)
+    case (.cascadedVideo, .spatioTemporal), (.spatioTemporalVideo, .cascaded):
+      throw maker.bad(
+        folder, "adapter.start is \(adapter.kind.rawValue), but video.family is \(recipe.video.family.rawValue)")
+    }
+  }
+
+  /// Loads a trained video adapter.
+  ///
+  /// - Throws: `PipelineError`, `CheckpointError`.
+  static func load(
+    _ configuration: AdapterConfiguration, folder: URL, store: ModelStore
+  ) throws -> any VideoQFormer {
+    try loadModel(from: Checkpoint(contentsOf: folder), bases: words(configuration.text, store: store)) {
+      try configuration.videoQFormer($0, folder: folder)
+    }.model
+  }
+
+  /// Where the word table lies, under the names of both families.
+  static func words(_ text: AdapterConfiguration.Text?, store: ModelStore) throws -> [BaseCheckpoint] {
+    guard let text else { return [] }
+    return [
+      BaseCheckpoint(
+        try Checkpoint(contentsOf: store.frozenModel(text.model)),
+        keyMap: KeyMap([KeyMap.Rule("temporal.embeddings", "embeddings")]), providing: Array(wordTables))
+    ]
+  }
+}
+
+/// Makes video Q-Formers of what there is.
+private struct Maker {
+  let recipe: Recipe
+  let store: ModelStore
+  let encoderWidth: Int
+  let languageSize: Int?
+  let bert: Checkpoint
+  let bertSizes: QFormerConfiguration
+
+  /// An image Q-Former's parameters and sizes.
+  struct Image {
+    let parameters: Parameters
+    let sizes: QFormerConfiguration
+    let objectives: ObjectiveConfiguration?
+    /// Names of what a trained model has given.
+    let inherited: Set<String>
+  }
+
+  init(recipe: Recipe, store: ModelStore, encoderWidth: Int, languageSize: Int?) throws {
+    let folder = try store.frozenModel(recipe.text.model)
+    (self.recipe, self.store, self.encoderWidth, self.languageSize) = (recipe, store, encoderWidth, languageSize)
+    bert = try Checkpoint(contentsOf: folder)
+    var sizes = try QFormerStart.configuration(bert: folder)
+    guard recipe.adapter.positions <= sizes.maxPositions else {
+      throw TrainingError.badRecipe(
+        file: "recipe",
+        reason: "adapter.positions is \(recipe.adapter.positions), but \(recipe.text.model) has \(sizes.maxPositions)")
+    }
+    sizes.maxPositions = recipe.adapter.positions
+    sizes.encoderHiddenSize = encoderWidth
+    sizes.queries = recipe.adapter.queries
+    bertSizes = sizes
+  }
+
+  var readsText: Bool { languageSize == nil }
+
+  func bad(_ folder: URL, _ reason: String) -> TrainingError { .badRecipe(file: folder.path, reason: reason) }
+
+  /// From the text model alone.
+  func fresh() throws -> AdapterStart {
+    switch recipe.video.family {
+    case .cascaded: try cascade(image: nil, nil)
+    case .spatioTemporal: try expansion(of: freshImage())
+    }
+  }
+
+  // MARK: Sizes
+
+  /// With the recipe's dropout, and text or none.
+  private func adapted(_ sizes: QFormerConfiguration, readsText: Bool) -> QFormerConfiguration {
+    var sizes = sizes
+    sizes.hiddenDropout = recipe.adapter.hiddenDropout
+    sizes.attentionDropout = recipe.adapter.attentionDropout
+    if !readsText { sizes.separateDecoderToken = false }
+    sizes.readsText = readsText
+    return sizes
+  }
+
+  private func objectives(_ source: ObjectiveConfiguration?) -> ObjectiveConfiguration? {
+    guard readsText else { return nil }
+    var objectives = source ?? ObjectiveConfiguration()
+    if source == nil { objectives.temperature = recipe.imageText.temperature }
+    objectives.aggregation = recipe.video.aggregation
+    objectives.matchingHead = recipe.video.matchingHead
+    return objectives
+  }
+
+  /// The `config.json` that the trained adapter gets, before its sizes.
+  private func described(_ adapter: AdapterConfiguration) -> AdapterConfiguration {
+    var adapter = adapter
+    (adapter.encoder, adapter.frames) = (recipe.encoder, recipe.video.frameChoice)
+    (adapter.text, adapter.language) = (readsText ? recipe.text : nil, readsText ? nil : recipe.language)
+    return adapter
+  }
+
+  // MARK: Cascaded
+
+  /// The frame Q-Former and the projection from an image adapter, the rest from the text model.
+  func cascade(image: Checkpoint?, _ adapter: AdapterConfiguration?) throws -> AdapterStart {
+    let options = recipe.video.cascaded
+    var configuration = CascadedVideoConfiguration()
+    configuration.frame = adapted(
+      adapter?.imageText?.qformer ?? adapter?.imageLanguage?.qformer ?? bertSizes, readsText: false)
+    configuration.temporal = adapted(bertSizes, readsText: readsText)
+    configuration.temporal.layers = options.layers
+    configuration.temporal.crossAttentionFrequency = 1
+    configuration.temporal.queries = options.queries
+    configuration.temporal.encoderHiddenSize = configuration.frame.hiddenSize
+    configuration.time = recipe.video.time
+    configuration.site = options.timeSite
+    configuration.languageSize = languageSize
+    configuration.objectives = objectives(nil)
+    let parameters = Parameters()
+    let model = try withError {
+      try CascadedVideoQFormer(
+        configuration, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters))
+    }
+    var inherited = try QFormerStart.copy(bert, into: parameters, below: "temporal.")
+    let described = described(AdapterConfiguration(cascaded: configuration))
+    guard let image else {
+      inherited.formUnion(try QFormerStart.copy(bert, into: parameters))
+      return AdapterStart(
+        model: model, parameters: parameters, inherited: inherited, isProjecting: false, configuration: described)
+    }
+    let ofFrames = parameters.names.filter {
+      $0 == "query_tokens" || $0.hasPrefix("qformer.") || $0.hasPrefix("vision_model.")
+    }
+    let projection = parameters.names.filter {
+      $0.hasPrefix("language_projection.") && image.shape($0) == parameters[$0]?.shape
+    }
+    try copy(image, ofFrames + projection, into: parameters)
+    inherited.formUnion(ofFrames + projection)
+    return AdapterStart(
+      model: model, parameters: parameters, inherited: inherited, isProjecting: !projection.isEmpty,
+      configuration: described)
+  }
+
+  private func copy(_ checkpoint: Checkpoint, _ names: [String], into parameters: Parameters) throws {
+    try withError {
+      try withNoGrad {
+        for name in names {
+          let source = try checkpoint.tensor(name)
+          let shape = parameters[name]?.shape ?? []
+          guard source.shape == shape else {
+            throw CheckpointError.malformed(
+              file: checkpoint.url.path, expected: "\(name) \(shape)", found: "\(source.shape)")
+          }
+          parameters[name]?.copy(from: source)
+        }
+      }
+    }
+  }
+
+  // MARK: Spatio-temporal
+
+  /// An image Q-Former made of the text model.
+  private func freshImage() throws -> Image {
+    let sizes = adapted(bertSizes, readsText: readsText)
+    let parameters = Parameters()
+    try withError {
+      let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
+      if readsText {
+        var configuration = ImageTextConfiguration()
+        configuration.qformer = sizes
+        configuration.objectives.temperature = recipe.imageText.temperature
+        _ = try ImageTextQFormer(configuration, scope)
+      } else {
+        var configuration = ImageLanguageConfiguration()
+        configuration.qformer = sizes
+        configuration.languageSize = languageSize ?? 0
+        _ = try ImageLanguageQFormer(configuration, scope)
+      }
+    }
+    let inherited = try QFormerStart.copy(bert, into: parameters)
+    return Image(parameters: parameters, sizes: sizes, objectives: nil, inherited: inherited)
+  }
+
+  /// The Q-Former of an image adapter.
+  func image(_ adapter: AdapterConfiguration, folder: URL) throws -> Image {
+    let parameters = Parameters()
+    func keep(_ scope: ParameterScope) {
+      for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }
+    }
+    let checkpoint = try Checkpoint(contentsOf: folder)
+    if let configuration = adapter.imageText {
+      _ = try loadModel(from: checkpoint, bases: AdapterStart.words(adapter.text, store: store)) { scope in
+        defer { keep(scope) }
+        return try ImageTextQFormer(configuration, scope)
+      }
+      return Image(
+        parameters: parameters, sizes: configuration.qformer, objectives: configuration.objectives,
+        inherited: Set(parameters.names))
+    }
+    guard let configuration = adapter.imageLanguage, !readsText else {
+      throw bad(folder, "adapter.start has no text side: video-text starts from an adapter that compares with texts")
+    }
+    _ = try loadModel(from: checkpoint) { scope in
+      defer { keep(scope) }
+      return try ImageLanguageQFormer(configuration, scope)
+    }
+    return Image(
+      parameters: parameters, sizes: configuration.qformer, objectives: nil, inherited: Set(parameters.names))
+  }
+
+  /// A spatio-temporal Q-Former that starts as an image Q-Former on the mean of the frames.
+  func expansion(of image: Image) throws -> AdapterStart {
+    let options = recipe.video.spatioTemporal
+    var configuration = SpatioTemporalConfiguration()
+    configuration.qformer = adapted(image.sizes, readsText: readsText)
+    configuration.spatialQueries = options.spatialQueries ?? image.sizes.queries
+    configuration.temporalQueries = options.temporalQueries ?? image.sizes.queries
+    configuration.summaryQueries = options.summaryQueries
+    configuration.pooling = options.pooling
+    configuration.poolingHeads = options.poolingHeads
+    configuration.time = recipe.video.time
+    configuration.timeSite = options.timeSite
+    configuration.expertLayers = options.expertLayers
+    configuration.hasCrossMask = options.crossMask
+    configuration.languageGroups = options.languageGroups
+    configuration.languageSize = languageSize
+    configuration.objectives = objectives(image.objectives)
+    let expansion = try withError {
+      try SpatioTemporalQFormer.fromImageQFormer(image.parameters, configuration, seed: recipe.seed)
+    }
+    let groups = QueryGroup.allCases.map { "_\($0.rawValue)." }
+    let inherited = expansion.parameters.names.filter { name in
+      let source = groups.reduce(name) { $0.replacingOccurrences(of: $1, with: "_query.") }
+      return image.inherited.contains(source) && !expansion.fresh.contains(name)
+    }
+    return AdapterStart(
+      model: expansion.model, parameters: expansion.parameters, inherited: Set(inherited),
+      isProjecting: inherited.contains("language_projection.weight"),
+      configuration: described(AdapterConfiguration(spatioTemporal: configuration)))
+  }
+
+  // MARK: Video
+
+  /// What is not trained through a language model stays behind: the text side and the heads.
+  private static let textSide = [
+    "embeddings.*", "temporal.embeddings.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temp", "cls.*",
+    "*.intermediate.*", "*.output.dense.*", "*.output.LayerNorm.*",
+  ]
+
+  /// An adapter of the same family goes on; its sizes stay.
+  func continuation(of adapter: AdapterConfiguration, folder: URL) throws -> AdapterStart {
+    guard readsText == false || adapter.text != nil else {
+      throw bad(folder, "adapter.start has no text side: video-text starts from an adapter that compares with texts")
+    }
+    var adapter = adapter
+    let projected = adapter.cascaded?.languageSize ?? adapter.spatioTemporal?.languageSize
+    let isProjecting = languageSize != nil && projected == languageSize
+    if var sizes = adapter.cascaded {
+      sizes.frame = adapted(sizes.frame, readsText: sizes.frame.readsText)
+      sizes.temporal = adapted(sizes.temporal, readsText: readsText)
+      sizes.languageSize = languageSize
+      if !readsText { sizes.objectives = nil }
+      adapter.cascaded = sizes
+    }
+    if var sizes = adapter.spatioTemporal {
+      sizes.qformer = adapted(sizes.qformer, readsText: readsText)
+      sizes.languageSize = languageSize
+      if !readsText { sizes.objectives = nil }
+      adapter.spatioTemporal = sizes
+    }
+    let parameters = Parameters()
+    let projection = "language_projection.*"
+    let unused = (readsText ? [] : Self.textSide) + (isProjecting ? [] : [projection])
+    // A projection to another language model would not fit: a new one takes its place.
+    let keyMap =
+      isProjecting ? KeyMap.identity : KeyMap([KeyMap.Rule("language_projection", "new.language_projection")])
+    let model = try loadModel(
+      from: Checkpoint(contentsOf: folder), keyMap: keyMap,
+      bases: readsText ? AdapterStart.words(adapter.text, store: store) : [], ignoring: unused,
+      allowMissing: isProjecting ? [] : [projection], seed: recipe.seed
+    ) { scope in
+      defer { for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) } }
+      return try adapter.videoQFormer(scope, folder: folder)
+    }.model
+    let inherited = parameters.names.filter { isProjecting || !$0.hasPrefix("language_projection.") }
+    return AdapterStart(
+      model: model, parameters: parameters, inherited: Set(inherited), isProjecting: isProjecting,
+      configuration: described(adapter))
+  }
+}

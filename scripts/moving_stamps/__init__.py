@@ -1,0 +1,1 @@
+"""Clips of cut-outs with known motion, order, number and sound: see ../make_moving_stamps.py."""
