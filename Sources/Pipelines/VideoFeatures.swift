@@ -75,9 +75,14 @@ extension ImageEncoder {
   ///   - file: A picture or a video.
   ///   - choice: Which frames of a video. Times must ascend.
   ///   - name: What errors call the file.
-  /// - Throws: `MediaError`; ``PipelineError/badInput(_:)`` for more than ``VideoFeatures/maximumFrames`` frames;
-  ///   `TorchError`.
-  public func features(of file: VisualFile, frames choice: FrameChoice, name: String) throws -> VideoFeatures {
+  ///   - limit: The most frames that are taken.
+  ///   - onFrame: Gets each frame as it is decoded, before it is made smaller.
+  /// - Throws: `MediaError`; ``PipelineError/badInput(_:)`` for more frames than the limit, or none; `TorchError`; what
+  ///   `onFrame` throws.
+  public func features(
+    of file: VisualFile, frames choice: FrameChoice, name: String, limit: Int = VideoFeatures.maximumFrames,
+    onFrame: (Image) throws -> Void = { _ in }
+  ) throws -> VideoFeatures {
     var (parts, group, seconds): ([Tensor], [Image], [Double]) = ([], [], [])
     func encodeGroup() throws {
       guard !group.isEmpty else { return }
@@ -86,13 +91,15 @@ extension ImageEncoder {
     }
     var lost = 0
     switch file {
-    case .picture(let image): (group, seconds) = ([image], [0])
+    case .picture(let image):
+      try onFrame(image)
+      (group, seconds) = ([image], [0])
     case .video(let video):
       lost = try video.forEachFrame(choice) { frame in
-        guard seconds.count < VideoFeatures.maximumFrames else {
-          throw PipelineError.badInput(
-            "\(name): expected at most \(VideoFeatures.maximumFrames) frames of a clip, found more")
+        guard seconds.count < limit else {
+          throw PipelineError.badInput("\(name): expected at most \(limit) frames of a clip, found more")
         }
+        try onFrame(frame.image)
         group.append(try fitted(frame.image))
         seconds.append(frame.seconds)
         if group.count == Self.frameGroup { try encodeGroup() }

@@ -51,13 +51,9 @@ public final class VideoPipeline: Sendable {
     let folder = folder
     self.configuration = configuration
     encoder = try ImageEncoder(configuration.encoder, store: store)
-    let words = try configuration.text.map { text in
-      BaseCheckpoint(
-        try Checkpoint(contentsOf: store.frozenModel(text.model)), keyMap: Self.words,
-        providing: ["*.word_embeddings.*"])
-    }
     (adapter, report) = try loadModel(
-      from: Checkpoint(contentsOf: folder), bases: words.map { [$0] } ?? [], allowMissing: allowMissing
+      from: Checkpoint(contentsOf: folder), bases: configuration.text.map { [try $0.wordTable(in: store)] } ?? [],
+      allowMissing: allowMissing
     ) { try configuration.videoQFormer($0, folder: folder) }
     let adapter = adapter
     texts = try adapter.heads.map { _ in
@@ -83,9 +79,6 @@ public final class VideoPipeline: Sendable {
       throw bad("the adapter reads width \(adapter.encoderWidth), but the encoder gives \(encoder.width)")
     }
   }
-
-  /// Where the text model has the word table, which an adapter's file need not repeat.
-  private static let words = KeyMap([KeyMap.Rule("temporal.embeddings", "embeddings")])
 
   /// The frames that the adapter was trained on.
   public var usualFrames: FrameChoice { (configuration.frames ?? AdapterConfiguration.Frames()).choice }
@@ -161,7 +154,7 @@ public final class VideoPipeline: Sendable {
   /// Scores every clip with every text: VTC as the heads are configured, VTM as the probability that they match.
   ///
   /// - Returns: For each clip a list of scores in the order of the texts.
-  /// - Throws: ``PipelineError`` without heads; `QFormerError`, `TorchError`.
+  /// - Throws: ``PipelineError`` without heads, and for a tokenizer of another model; `QFormerError`, `TorchError`.
   public func scores(
     _ clips: [VideoFeatures], texts: [String], head: ImageTextPipeline.Head = .both
   ) throws -> [[ImageTextPipeline.Score]] {
@@ -170,6 +163,7 @@ public final class VideoPipeline: Sendable {
         folder: folder.path, expected: "a model that compares videos with texts", found: "one without heads for that")
     }
     guard !clips.isEmpty, !texts.isEmpty else { return clips.map { _ in [] } }
+    try encoder.requireWords(texts, count: adapter.textQFormer.configuration.vocabularySize, of: report.file)
     let clip = try VideoFeatures.batch(clips)
     return try withError {
       try withNoGrad {
@@ -178,6 +172,15 @@ public final class VideoPipeline: Sendable {
           head: head)
       }
     }
+  }
+}
+
+extension AdapterConfiguration.Text {
+  /// The text model's word table, which an adapter's file need not repeat, under the names of all families.
+  package func wordTable(in store: ModelStore) throws -> BaseCheckpoint {
+    BaseCheckpoint(
+      try Checkpoint(contentsOf: store.frozenModel(model)),
+      keyMap: KeyMap([KeyMap.Rule("temporal.embeddings", "embeddings")]), providing: ["*.word_embeddings.*"])
   }
 }
 

@@ -23,26 +23,8 @@ extension ImageEncoder {
     _ file: VisualFile, frames choice: FrameChoice, name: String, pictureSize: Int = ExplanationPage.pictureSize
   ) throws -> WatchedClip {
     var copies: [Image] = []
-    let clip: VideoFeatures
-    switch file {
-    case .picture(let image):
-      copies = [try AttentionOverlay.scaled(image, limit: pictureSize)]
-      clip = try VideoFeatures(features([image]), seconds: [0])
-    case .video(let video):
-      var (fitted, seconds): ([Image], [Double]) = ([], [])
-      let lost = try video.forEachFrame(choice) { frame in
-        guard copies.count < Explainer.maximumFrames else {
-          throw PipelineError.badInput(
-            "\(name): expected at most \(Explainer.maximumFrames) frames to draw on, found more")
-        }
-        copies.append(try AttentionOverlay.scaled(frame.image, limit: pictureSize))
-        fitted.append(try self.fitted(frame.image))
-        seconds.append(frame.seconds)
-      }
-      guard !fitted.isEmpty else { throw PipelineError.badInput("\(name): expected at least one frame, found none") }
-      let groups = stride(from: 0, to: fitted.count, by: 8).map { Array(fitted[$0..<min($0 + 8, fitted.count)]) }
-      let parts = try groups.map { try features($0) }
-      clip = try VideoFeatures(withError { .cat(parts, 0) }, seconds: seconds, lostPackets: lost)
+    let clip = try features(of: file, frames: choice, name: name, limit: Explainer.maximumFrames) { frame in
+      copies.append(try AttentionOverlay.scaled(frame, limit: pictureSize))
     }
     return WatchedClip(features: clip, frames: copies)
   }

@@ -2,7 +2,6 @@ public import Backbones
 import Foundation
 public import Pipelines
 import QFormer
-import Tokenizers
 import Torch
 
 /// A trained adapter's numbers on the validation sets of a recipe, beside their baselines.
@@ -44,8 +43,7 @@ public struct AdapterEvaluation: Codable, Sendable {
   ) throws -> AdapterEvaluation {
     var recipe = recipe
     if let split { for index in recipe.validation.indices { recipe.validation[index].split = split } }
-    let folder = try store.adapter(model)
-    let configuration = try AdapterConfiguration(folder: folder)
+    let configuration = try AdapterConfiguration(folder: store.adapter(model))
     recipe.encoder = configuration.encoder
     switch configuration.kind {
     case .imageText: recipe.objective = .imageText
@@ -85,15 +83,9 @@ public struct AdapterEvaluation: Codable, Sendable {
       let pipeline = try ImageLanguagePipeline(model, store: store)
       try write(FirstFrameConnector(pipeline.adapter), pipeline.language)
     case .cascadedVideo, .spatioTemporalVideo:
-      let adapter = try AdapterStart.load(configuration, folder: folder, store: store)
-      if let text = configuration.text, adapter.heads != nil {
-        let tokenizer = try Tokenizer(contentsOf: store.frozenModel(text.model))
-        try retrieve(adapter, TextEncoder(tokenizer, maximumLength: text.maximumLength), text)
-      }
-      if let language = configuration.language, adapter.languageSize != nil {
-        let model = try LanguageModel(folder: store.frozenModel(language.model), template: language.template)
-        try write(adapter, model)
-      }
+      let pipeline = try VideoPipeline(model, store: store)
+      if let texts = pipeline.texts, let text = configuration.text { try retrieve(pipeline.adapter, texts, text) }
+      if let language = pipeline.language { try write(pipeline.adapter, language) }
     }
     return AdapterEvaluation(model: model, results: results)
   }

@@ -65,27 +65,6 @@ struct AdapterStart {
         folder, "adapter.start is \(adapter.kind.rawValue), but video.family is \(recipe.video.family.rawValue)")
     }
   }
-
-  /// Loads a trained video adapter.
-  ///
-  /// - Throws: `PipelineError`, `CheckpointError`.
-  static func load(
-    _ configuration: AdapterConfiguration, folder: URL, store: ModelStore
-  ) throws -> any VideoQFormer {
-    try loadModel(from: Checkpoint(contentsOf: folder), bases: words(configuration.text, store: store)) {
-      try configuration.videoQFormer($0, folder: folder)
-    }.model
-  }
-
-  /// Where the word table lies, under the names of both families.
-  static func words(_ text: AdapterConfiguration.Text?, store: ModelStore) throws -> [BaseCheckpoint] {
-    guard let text else { return [] }
-    return [
-      BaseCheckpoint(
-        try Checkpoint(contentsOf: store.frozenModel(text.model)),
-        keyMap: KeyMap([KeyMap.Rule("temporal.embeddings", "embeddings")]), providing: Array(wordTables))
-    ]
-  }
 }
 
 /// Makes video Q-Formers of what there is.
@@ -110,19 +89,15 @@ private struct Maker {
     let folder = try store.frozenModel(recipe.text.model)
     (self.recipe, self.store, self.encoderWidth, self.languageSize) = (recipe, store, encoderWidth, languageSize)
     bert = try Checkpoint(contentsOf: folder)
-    var sizes = try QFormerStart.configuration(bert: folder)
-    guard recipe.adapter.positions <= sizes.maxPositions else {
-      throw TrainingError.badRecipe(
-        file: "recipe",
-        reason: "adapter.positions is \(recipe.adapter.positions), but \(recipe.text.model) has \(sizes.maxPositions)")
-    }
-    sizes.maxPositions = recipe.adapter.positions
-    sizes.encoderHiddenSize = encoderWidth
-    sizes.queries = recipe.adapter.queries
-    bertSizes = sizes
+    bertSizes = try QFormerStart.configuration(recipe, bert: folder, encoderWidth: encoderWidth)
   }
 
   var readsText: Bool { languageSize == nil }
+
+  /// Where the word table of an adapter lies.
+  private func words(_ adapter: AdapterConfiguration) throws -> [BaseCheckpoint] {
+    try adapter.text.map { [try $0.wordTable(in: store)] } ?? []
+  }
 
   func bad(_ folder: URL, _ reason: String) -> TrainingError { .badRecipe(file: folder.path, reason: reason) }
 
@@ -185,10 +160,10 @@ private struct Maker {
       try CascadedVideoQFormer(
         configuration, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters))
     }
-    var inherited = try QFormerStart.copy(bert, into: parameters, below: "temporal.")
+    var inherited = try QFormerStart.copy(bert, into: parameters, recipe.adapter, below: "temporal.")
     let described = described(AdapterConfiguration(cascaded: configuration))
     guard let image else {
-      inherited.formUnion(try QFormerStart.copy(bert, into: parameters))
+      inherited.formUnion(try QFormerStart.copy(bert, into: parameters, recipe.adapter))
       return AdapterStart(
         model: model, parameters: parameters, inherited: inherited, isProjecting: false, configuration: described)
     }
@@ -241,7 +216,7 @@ private struct Maker {
         _ = try ImageLanguageQFormer(configuration, scope)
       }
     }
-    let inherited = try QFormerStart.copy(bert, into: parameters)
+    let inherited = try QFormerStart.copy(bert, into: parameters, recipe.adapter)
     return Image(parameters: parameters, sizes: sizes, objectives: nil, inherited: inherited)
   }
 
@@ -253,7 +228,7 @@ private struct Maker {
     }
     let checkpoint = try Checkpoint(contentsOf: folder)
     if let configuration = adapter.imageText {
-      _ = try loadModel(from: checkpoint, bases: AdapterStart.words(adapter.text, store: store)) { scope in
+      _ = try loadModel(from: checkpoint, bases: words(adapter)) { scope in
         defer { keep(scope) }
         return try ImageTextQFormer(configuration, scope)
       }
@@ -340,7 +315,7 @@ private struct Maker {
       isProjecting ? KeyMap.identity : KeyMap([KeyMap.Rule("language_projection", "new.language_projection")])
     let model = try loadModel(
       from: Checkpoint(contentsOf: folder), keyMap: keyMap,
-      bases: readsText ? AdapterStart.words(adapter.text, store: store) : [], ignoring: unused,
+      bases: readsText ? words(adapter) : [], ignoring: unused,
       allowMissing: isProjecting ? [] : [projection], seed: recipe.seed
     ) { scope in
       defer { for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) } }

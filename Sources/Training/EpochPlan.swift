@@ -1,7 +1,7 @@
 /// Which image with which caption comes when: a function of the seed and the step alone.
 ///
-/// Every image comes once an epoch, with one or some of its captions and questions, in batches of similar length; what fills no batch waits
-/// for another epoch's order.
+/// Every image comes once an epoch, with one or some of its captions and questions, in batches of similar length; what
+/// fills no batch waits for another epoch's order.
 struct EpochPlan {
   struct Item: Equatable {
     let row: Int

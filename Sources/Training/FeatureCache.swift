@@ -129,15 +129,16 @@ public final class FeatureCache {
       try write(
         to: file, count: clips.count, blockSize: max(1, 256 / length), batchSize: 1, showsProgress: showsProgress
       ) { rows in
-        let (pictures, seconds) = try read(clips[rows.lowerBound], frames)
-        let encoded = try encoder.features(pictures).to(.float16)  // [frames, N, Dv]
-        let padding = length - pictures.count
+        let clip = try encode(clips[rows.lowerBound], frames, encoder)
+        let encoded = clip.features.to(.float16)  // [frames, N, Dv]
+        let padding = length - clip.frames
         let rest = Tensor.zeros([padding, encoded.size(1), encoded.size(2)], dtype: .float16)
-        let padded = { (value: Float) in Array(repeating: value, count: padding) }
+        func padded(_ values: [Double]) -> Tensor {
+          Tensor(values.map(Float.init) + Array(repeating: 0, count: padding), [1, length])
+        }
         return [
           ("features", Tensor.cat([encoded, rest], 0).unsqueezed(0)),  // [1, T, N, Dv]
-          ("seconds", Tensor(seconds.map(Float.init) + padded(0), [1, length])),
-          ("mask", Tensor(Array(repeating: Float(1), count: pictures.count) + padded(0), [1, length])),
+          ("seconds", padded(clip.seconds)), ("mask", padded(clip.seconds.map { _ in 1 })),
         ]
       }
     }
@@ -155,31 +156,22 @@ public final class FeatureCache {
     return FeatureCache(features: features, seconds: seconds, mask: mask, views: 1, count: shape[0])
   }
 
-  /// The chosen frames of a clip and their times. Pictures without times are a second apart.
-  private static func read(
-    _ clip: CaptionedImage, _ frames: AdapterConfiguration.Frames
-  ) throws -> (pictures: [Image], seconds: [Double]) {
-    let choice: FrameChoice =
-      switch frames.place {
-      case .uniform: .uniform(frames.count)
-      case .uniformMiddle: .uniformMiddle(frames.count)
-      }
+  /// The features of a clip's chosen frames. Pictures without times are a second apart.
+  private static func encode(
+    _ clip: CaptionedImage, _ frames: AdapterConfiguration.Frames, _ encoder: ImageEncoder
+  ) throws -> VideoFeatures {
     guard clip.isVideo else {
-      let places = choice.places(of: clip.frames.count) ?? []
+      let places = frames.choice.places(of: clip.frames.count) ?? []
       let pictures = try places.map { try picture(clip.frames[$0]) }
-      return (pictures, places.map { clip.seconds?[$0] ?? Double($0) })
+      return try VideoFeatures(
+        encoder.features(pictures), seconds: places.map { clip.seconds?[$0] ?? Double($0) })
     }
     let location = clip.location
     let video =
       location.member == nil
       ? try VideoFile(contentsOf: URL(fileURLWithPath: location.path))
       : try VideoFile(data: location.read(), name: location.description)
-    let found = try video.frames(choice).frames
-    guard !found.isEmpty else {
-      throw DataError.badSample(
-        path: location.description, key: clip.id, expected: "at least one frame", found: "none that can be decoded")
-    }
-    return (found.map(\.image), found.map(\.seconds))
+    return try encoder.features(of: .video(video), frames: frames.choice, name: location.description)
   }
 
   // MARK: Files

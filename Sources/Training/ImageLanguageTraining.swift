@@ -189,8 +189,8 @@ public enum ImageLanguageTraining {
     return (FirstFrameConnector(model), parameters, inherited, isProjecting, configuration)
   }
 
-  /// A model of images at the start: from a stage-1 adapter with a new projection, from an image–language adapter, or from the text
-  /// model.
+  /// A model of images at the start: from a stage-1 adapter with a new projection, from an image–language adapter, or from
+  /// the text model.
   ///
   /// - Returns: Also whether the projection has been trained.
   static func start(
@@ -209,12 +209,10 @@ public enum ImageLanguageTraining {
     let parameters = Parameters()
     guard let start = recipe.adapter.start else {
       let textFolder = try store.frozenModel(recipe.text.model)
-      var sizes = try QFormerStart.configuration(bert: textFolder)
-      sizes.queries = recipe.adapter.queries
-      sizes.encoderHiddenSize = encoderWidth
+      let sizes = try QFormerStart.configuration(recipe, bert: textFolder, encoderWidth: encoderWidth)
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageLanguageQFormer(configuration(sizes), scope)
-      _ = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters)
+      _ = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe.adapter)
       return (model, parameters, false)
     }
     let folder = try store.adapter(start)

@@ -140,12 +140,13 @@ public enum ImageTextTraining {
           imageText: model.configuration, encoder: recipe.encoder, text: recipe.text))
     }
     guard let name = recipe.adapter.start else {
-      let configuration = try configuration(recipe, textFolder: textFolder, encoderWidth: encoderWidth)
+      var configuration = ImageTextConfiguration()
+      configuration.qformer = try QFormerStart.configuration(recipe, bert: textFolder, encoderWidth: encoderWidth)
+      configuration.objectives.temperature = recipe.imageText.temperature
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageTextQFormer(configuration, scope)
-      let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters)
-      if recipe.adapter.crossAttention == .mean { try QFormerStart.readMeans(parameters) }
-      return start(model, inherited: inherited)
+      return start(
+        model, inherited: try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe.adapter))
     }
     let folder = try store.adapter(name)
     let adapter = try AdapterConfiguration(folder: folder)
@@ -165,25 +166,5 @@ public enum ImageTextTraining {
       return model
     }.model
     return start(model, inherited: try QFormerStart.inherited(Checkpoint(contentsOf: textFolder), parameters))
-  }
-
-  private static func configuration(
-    _ recipe: Recipe, textFolder: URL, encoderWidth: Int
-  ) throws -> ImageTextConfiguration {
-    var configuration = ImageTextConfiguration()
-    configuration.qformer = try QFormerStart.configuration(bert: textFolder)
-    guard recipe.adapter.positions <= configuration.qformer.maxPositions else {
-      throw TrainingError.badRecipe(
-        file: "recipe",
-        reason: "adapter.positions is \(recipe.adapter.positions), but \(recipe.text.model) has "
-          + "\(configuration.qformer.maxPositions)")
-    }
-    configuration.qformer.encoderHiddenSize = encoderWidth
-    configuration.qformer.queries = recipe.adapter.queries
-    configuration.qformer.maxPositions = recipe.adapter.positions
-    configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
-    configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
-    configuration.objectives.temperature = recipe.imageText.temperature
-    return configuration
   }
 }

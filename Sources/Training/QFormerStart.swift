@@ -21,11 +21,17 @@ enum QFormerStart {
     KeyMap.Rule("qformer.encoder.layer.*.output", "encoder.layer.*.output"),
   ])
 
-  /// The sizes that a Q-Former shares with the BERT in a folder; the rest as in ``QFormerConfiguration/small``.
+  /// The sizes of a new Q-Former: those that it shares with the BERT in a folder, and the recipe's.
   ///
-  /// - Throws: `BackboneError` for the folder's `config.json`.
-  static func configuration(bert folder: URL) throws -> QFormerConfiguration {
+  /// - Throws: `BackboneError` for the folder's `config.json`; ``TrainingError/badRecipe(file:reason:)`` for more positions
+  ///   than BERT has.
+  static func configuration(_ recipe: Recipe, bert folder: URL, encoderWidth: Int) throws -> QFormerConfiguration {
     let bert = try readConfiguration(BERTConfiguration.self, folder: folder)
+    guard recipe.adapter.positions <= bert.maxPositions else {
+      throw TrainingError.badRecipe(
+        file: "recipe",
+        reason: "adapter.positions is \(recipe.adapter.positions), but \(recipe.text.model) has \(bert.maxPositions)")
+    }
     var configuration = QFormerConfiguration.small
     configuration.hiddenSize = bert.hiddenSize
     configuration.layers = bert.layers
@@ -33,7 +39,11 @@ enum QFormerStart {
     configuration.intermediateSize = bert.intermediateSize
     configuration.layerNormEps = bert.layerNormEps
     configuration.vocabularySize = bert.vocabularySize
-    configuration.maxPositions = bert.maxPositions
+    configuration.maxPositions = recipe.adapter.positions
+    configuration.encoderHiddenSize = encoderWidth
+    configuration.queries = recipe.adapter.queries
+    configuration.hiddenDropout = recipe.adapter.hiddenDropout
+    configuration.attentionDropout = recipe.adapter.attentionDropout
     return configuration
   }
 
@@ -51,14 +61,18 @@ enum QFormerStart {
     return Set(names)
   }
 
-  /// Overwrites the parameters of a fresh model that BERT has; returns their names.
+  /// Overwrites the parameters of a fresh Q-Former that BERT has, and lets its cross-attention start as told; returns the
+  /// names of what BERT has.
   ///
   /// BERT adds a token-type vector to every token; the Q-Former has none, so it is added to the position table.
   ///
-  /// - Parameter path: As above.
+  /// - Parameters:
+  ///   - adapter: How cross-attention starts.
+  ///   - path: As above.
   static func copy(
-    _ bert: Checkpoint, into parameters: Parameters, below path: String = ""
+    _ bert: Checkpoint, into parameters: Parameters, _ adapter: Recipe.Adapter, below path: String = ""
   ) throws -> Set<String> {
+    if adapter.crossAttention == .mean { try readMeans(parameters, below: path) }
     let inherited = inherited(bert, parameters, below: path)
     try withError {
       try withNoGrad {
@@ -82,7 +96,7 @@ enum QFormerStart {
   /// - Parameter path: As above.
   /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for an encoder of another width.
   static func readMeans(_ parameters: Parameters, below path: String = "") throws {
-    for (name, tensor) in parameters.all where name.hasPrefix(path) && name.contains(".crossattention.") {
+    for (name, tensor) in parameters.all where name.hasPrefix(path + "qformer.") && name.contains(".crossattention.") {
       guard name.hasSuffix("attention.value.weight") || name.hasSuffix("output.dense.weight") else { continue }
       guard tensor.size(0) == tensor.size(1) else {
         throw TrainingError.badRecipe(

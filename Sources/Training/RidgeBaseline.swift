@@ -7,8 +7,8 @@ import Torch
 
 /// The baseline that retrieval has to beat: ridge regression from pooled frozen features to frozen sentence embeddings.
 ///
-/// An image is its class token and the mean of its patches, a clip the mean of its frames; a text is the mean-pooled, normalised output of the text
-/// model. The penalty is chosen on a tenth of the training images, never on the set that is scored.
+/// An image is its class token and the mean of its patches, a clip the mean of its frames; a text is the mean-pooled,
+/// normalised output of the text model. The penalty is chosen on a tenth of the training images, never on the set that is scored.
 enum RidgeBaseline {
   private static let penalties = [1.0, 10, 100, 1000, 10_000]
 

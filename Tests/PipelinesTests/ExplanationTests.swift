@@ -192,7 +192,7 @@ struct ExplanationTests {
       #expect(throws: PipelineError.self) { try explainer.check(AttentionChoice(head: 2), text: nil) }
       try explainer.check(AttentionChoice(layer: 0, head: 1, query: 3), text: nil)
       let file = try VisualFile(contentsOf: film)
-      #expect(throws: PipelineError.badInput("film: expected at most 64 frames to draw on, found more")) {
+      #expect(throws: PipelineError.badInput("film: expected at most 64 frames of a clip, found more")) {
         try explainer.encoder.watch(file, frames: .seconds(Array(repeating: 0.5, count: 65)), name: "film")
       }
       let watched = try explainer.encoder.watch(file, frames: .uniform(10), name: "film", pictureSize: 20)

@@ -110,6 +110,30 @@ struct VideoPipelineTests {
     }
   }
 
+  @Test("A tokenizer with more words than the adapter is named")
+  func foreignTokenizer() throws {
+    try withTemporaryFolder { folder in
+      let models = try TinyModels(in: folder)
+      let adapter = folder.appendingPathComponent("video")
+      try TinyModels.writeCascaded(to: adapter)
+      let file = models.frozen(TinyModels.text.model).appendingPathComponent("tokenizer.json")
+      var json = try #require(JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String: Any])
+      let added = json["added_tokens"] as? [[String: Any]] ?? []
+      var zebra = try #require(added.last)
+      (zebra["id"], zebra["content"]) = (2008, "zebra")
+      json["added_tokens"] = added + [zebra]
+      try JSONSerialization.data(withJSONObject: json).write(to: file)
+      let model = try VideoPipeline(adapter.path, store: models.store)
+      let clip = try model.features(of: clip("moving.gif"))
+      #expect(try model.scores([clip], texts: ["a dog"]).count == 1)
+      #expect {
+        try model.scores([clip], texts: ["a dog", "a zebra"])
+      } throws: { error in
+        "\(error)".contains("the tokenizer gives zebra the number 2008")
+      }
+    }
+  }
+
   @Test("Embeds that the LayerNorm has gone over are not gone over again", arguments: Family.allCases)
   func embeds(_ family: Family) throws {
     try withPipeline(family) { model, _ in

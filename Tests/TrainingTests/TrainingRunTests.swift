@@ -15,35 +15,20 @@ struct TrainingRunTests {
   private struct Place {
     let folder: URL
     let models: TinyModels
-    var recipe = Recipe()
+    var recipe: Recipe
 
     init(_ folder: URL) throws {
       self.folder = folder
       models = try TinyModels(in: folder)
       let data = folder.appendingPathComponent("data")
       try TinyPictures.write(to: data, train: 12, validation: 4)
-      recipe.encoder = TinyModels.encoder
-      recipe.text = TinyModels.text
-      recipe.adapter.queries = TinyModels.queries
-      recipe.adapter.positions = 32
-      // Dropout draws from the process's own generator, which tests that run beside this one use, too.
-      recipe.adapter.hiddenDropout = 0
-      recipe.train = [DataSource(format: .captionsJSONL, path: data.path, split: "train")]
-      recipe.validation = [DataSource(format: .captionsJSONL, path: data.path, split: "val")]
-      recipe.batchSize = 4
+      recipe = .tiny(data)
       recipe.epochs = 4
       recipe.patchPart = 0.75
-      recipe.optimizer.learningRate = 5e-3
-      recipe.optimizer.inheritedFactor = 1
       recipe.imageText.captionsPerImage = 2
       recipe.imageText.matchingPart = 0.5
       recipe.imageText.generationPart = 0.5
-      recipe.imageText.rerank = 2
-      recipe.imageLanguage.maximumTokens = 16
       recipe.imageLanguage.captions = 2
-      recipe.logEvery = 1
-      recipe.validateEvery = 5
-      recipe.checkpointEvery = 4
     }
 
     /// Trains in a folder of this name; `stop` is asked after every step.
@@ -58,16 +43,8 @@ struct TrainingRunTests {
       return try run(recipe, output, resumes, models.store, false, stop)
     }
 
-    /// All metrics but those of the clock.
     func metrics(_ name: String) throws -> [NSDictionary] {
-      let file = folder.appendingPathComponent(name).appendingPathComponent("metrics.jsonl")
-      return try String(contentsOf: file, encoding: .utf8).split(separator: "\n").map { line in
-        var values = try #require(
-          try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any], "\(line)")
-        values["seconds"] = nil
-        values["samplesPerSecond"] = nil
-        return values as NSDictionary
-      }
+      try RunFiles.metrics(of: folder.appendingPathComponent(name))
     }
 
     /// Means of a loss over the first and the last six steps.
@@ -77,11 +54,6 @@ struct TrainingRunTests {
       let count = 6
       try #require(values.count >= 2 * count)
       return (values.prefix(count).reduce(0, +) / Double(count), values.suffix(count).reduce(0, +) / Double(count))
-    }
-
-    func weights(_ adapter: URL) throws -> [String: Data] {
-      let checkpoint = try Checkpoint(contentsOf: adapter)
-      return Dictionary(uniqueKeysWithValues: try checkpoint.names.map { ($0, try checkpoint.tensor($0).bytes()) })
     }
   }
 
@@ -105,7 +77,7 @@ struct TrainingRunTests {
     // 12 steps, and validations after 5, 10 and 12.
     #expect(metrics.compactMap { $0["validation"] == nil ? $0["step"] as? Int : nil } == Array(1...12))
     #expect(metrics.compactMap { $0["validation"] != nil ? $0["step"] as? Int : nil } == [5, 10, 12])
-    #expect(try place.weights(parts) == place.weights(whole))
+    #expect(try RunFiles.weights(of: parts) == RunFiles.weights(of: whole))
     // Once more after the end: nothing new.
     #expect(try place.train("\(name)-whole", resumes: true)?.path == whole.path)
     #expect(try place.metrics("\(name)-whole") == metrics)
@@ -219,7 +191,7 @@ struct TrainingRunTests {
       let next = try #require(try place.train("next"))
       let (continued, _) = try place.change("next", "itg")
       #expect(abs(continued - learnt) < 0.5 * (fresh - learnt), "\(fresh) → \(learnt), then \(continued)")
-      #expect(try place.weights(next).keys.sorted() == place.weights(adapter).keys.sorted())
+      #expect(try RunFiles.weights(of: next).keys.sorted() == RunFiles.weights(of: adapter).keys.sorted())
       place.recipe.encoder.block = 0
       #expect {
         try place.train("other")
@@ -256,7 +228,7 @@ struct TrainingRunTests {
       place.recipe.optimizer.learningRate = 1e-12
       let next = try #require(try place.train("next"))
       let name = "language_projection.bias"
-      #expect(try place.weights(next)[name] == place.weights(learnt)[name])
+      #expect(try RunFiles.weights(of: next)[name] == RunFiles.weights(of: learnt)[name])
     }
   }
 

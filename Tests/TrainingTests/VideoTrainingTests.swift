@@ -5,6 +5,7 @@ import QFormer
 import TestSupport
 import Testing
 import Torch
+import TorchNN
 
 @testable import Training
 
@@ -14,37 +15,22 @@ struct VideoTrainingTests {
   private struct Place {
     let folder: URL
     let models: TinyModels
-    var recipe = Recipe()
+    var recipe: Recipe
 
     init(_ folder: URL, _ objective: Recipe.Objective, _ family: Recipe.Video.Family) throws {
       self.folder = folder
       models = try TinyModels(in: folder)
       let data = folder.appendingPathComponent("clips")
       try TinyClips.write(to: data)
+      recipe = .tiny(data)
       recipe.objective = objective
-      recipe.encoder = TinyModels.encoder
-      recipe.text = TinyModels.text
-      recipe.adapter.queries = TinyModels.queries
-      recipe.adapter.positions = 32
-      // Dropout draws from the process's own generator, which tests that run beside this one use, too.
-      recipe.adapter.hiddenDropout = 0
       recipe.video.family = family
       recipe.video.frames = 4
       recipe.video.cascaded.queries = 4
       recipe.video.cascaded.layers = 2
-      recipe.train = [DataSource(format: .captionsJSONL, path: data.path, split: "train")]
-      recipe.validation = [DataSource(format: .captionsJSONL, path: data.path, split: "val")]
-      recipe.batchSize = 4
       recipe.epochs = 12
-      recipe.optimizer.learningRate = 5e-3
-      recipe.optimizer.inheritedFactor = 1
-      recipe.imageText.rerank = 2
-      recipe.imageLanguage.maximumTokens = 16
       recipe.imageLanguage.questionsPerImage = 2
       recipe.imageLanguage.tokenScale = 0.5
-      recipe.logEvery = 1
-      recipe.validateEvery = 5
-      recipe.checkpointEvery = 4
     }
 
     /// Gives the frozen models matrices that do not shrink what goes through them, as trained ones do not: what they see
@@ -66,15 +52,8 @@ struct VideoTrainingTests {
       return try run(recipe, folder.appendingPathComponent(name), resumes, models.store, false, stop)
     }
 
-    /// All metrics but those of the clock.
     func metrics(_ name: String) throws -> [NSDictionary] {
-      let file = folder.appendingPathComponent("\(name)/metrics.jsonl")
-      return try String(contentsOf: file, encoding: .utf8).split(separator: "\n").map { line in
-        var values = try #require(try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any])
-        values["seconds"] = nil
-        values["samplesPerSecond"] = nil
-        return values as NSDictionary
-      }
+      try RunFiles.metrics(of: folder.appendingPathComponent(name))
     }
 
     /// Every tenth value of a loss.
@@ -86,11 +65,6 @@ struct VideoTrainingTests {
       let evaluation = try AdapterEvaluation.run(
         recipe, model: adapter.path, split: nil, store: models.store, showsProgress: false)
       return try #require(evaluation.results.first)
-    }
-
-    func weights(_ adapter: URL) throws -> [String: Data] {
-      let checkpoint = try Checkpoint(contentsOf: adapter)
-      return Dictionary(uniqueKeysWithValues: try checkpoint.names.map { ($0, try checkpoint.tensor($0).bytes()) })
     }
   }
 
@@ -186,7 +160,7 @@ struct VideoTrainingTests {
         let metrics = try place.metrics("whole")
         #expect(try place.metrics("parts") == metrics)
         #expect(metrics.compactMap { $0["validation"] == nil ? $0["step"] as? Int : nil } == Array(1...12))
-        #expect(try place.weights(parts) == place.weights(whole))
+        #expect(try RunFiles.weights(of: parts) == RunFiles.weights(of: whole))
         let last = try #require(metrics.last)
         let keys = objective == .videoText ? ["itc.imageToText.R@1"] : ["qa.order", "qa.order.blind", "qa.all.chance"]
         for key in keys { #expect(last[key] as? Double != nil, "\(key)") }
@@ -204,9 +178,9 @@ struct VideoTrainingTests {
       place.recipe.epochs = 2
       place.recipe.adapter.start = "image-match"
       place.recipe.video.freeze = .inheritedAttention
-      let image = try place.weights(place.models.adapters.appendingPathComponent("image-match"))
+      let image = try RunFiles.weights(of: place.models.adapters.appendingPathComponent("image-match"))
       let first = try #require(try place.train("a"))
-      let frozen = try place.weights(first)
+      let frozen = try RunFiles.weights(of: first)
       let attention = frozen.keys.filter(SpatioTemporalQFormer.isInheritedAttention)
       #expect(attention.count > 10)
       #expect(attention.allSatisfy { frozen[$0] == image[$0] })
@@ -216,7 +190,7 @@ struct VideoTrainingTests {
       place.recipe.adapter.start = first.path
       place.recipe.video.freeze = .none
       let second = try #require(try place.train("b"))
-      let free = try place.weights(second)
+      let free = try RunFiles.weights(of: second)
       #expect(free.keys.sorted() == frozen.keys.sorted())
       #expect(attention.contains { free[$0] != frozen[$0] })
 
@@ -226,7 +200,7 @@ struct VideoTrainingTests {
       let configuration = try AdapterConfiguration(folder: third)
       #expect(configuration.text == nil && configuration.language == place.recipe.language)
       #expect(configuration.frames?.count == 4)
-      let written = try place.weights(third)
+      let written = try RunFiles.weights(of: third)
       #expect(written["language_projection.weight"] != nil && written["temp"] == nil)
       #expect(!written.keys.contains { $0.contains("embeddings.position") })
 
@@ -234,7 +208,7 @@ struct VideoTrainingTests {
       place.recipe.adapter.start = third.path
       place.recipe.optimizer.learningRate = 1e-12
       let last = try #require(try place.train("d"))
-      let again = try place.weights(last)
+      let again = try RunFiles.weights(of: last)
       #expect(again["language_projection.weight"] == written["language_projection.weight"])
 
       place.recipe.objective = .videoText
@@ -247,6 +221,30 @@ struct VideoTrainingTests {
     }
   }
 
+  @Test("New cross-attention of a cascade may start as the mean of the frames' queries; what is inherited stays")
+  func meanStart() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder, .videoText, .cascaded)
+      place.recipe.adapter.start = "image-match"
+      place.recipe.adapter.crossAttention = .mean
+      let start = try AdapterStart.make(
+        place.recipe, store: place.models.store, encoderWidth: TinyModels.encoderWidth, languageSize: nil)
+      let image = try Checkpoint(contentsOf: place.models.adapters.appendingPathComponent("image-match"))
+      try withError {
+        for layer in 0..<2 {
+          for part in ["attention.value", "output.dense"] {
+            let name = "temporal.qformer.encoder.layer.\(layer).crossattention.\(part).weight"
+            let weight = try #require(start.parameters[name]).detached()
+            #expect((weight - Tensor.identity(weight.size(0)).to(.float32)).abs().max().item == 0, "\(name)")
+          }
+        }
+        let name = "qformer.encoder.layer.0.crossattention.attention.value.weight"
+        let own = try #require(start.parameters[name]).detached()
+        #expect((own - (try image.tensor(name))).abs().max().item == 0)
+      }
+    }
+  }
+
   @Test("A caption adapter gives a video adapter its projection", arguments: Recipe.Video.Family.allCases)
   func captionStart(family: Recipe.Video.Family) throws {
     try withTemporaryFolder { folder in
@@ -255,9 +253,9 @@ struct VideoTrainingTests {
       place.recipe.epochs = 1
       place.recipe.validateEvery = 0
       place.recipe.optimizer.learningRate = 1e-12
-      let image = try place.weights(place.models.adapters.appendingPathComponent("image-caption"))
+      let image = try RunFiles.weights(of: place.models.adapters.appendingPathComponent("image-caption"))
       let adapter = try #require(try place.train("run"))
-      let video = try place.weights(adapter)
+      let video = try RunFiles.weights(of: adapter)
       #expect(video["language_projection.weight"] == image["language_projection.weight"])
       #expect(video["qformer.encoder.layer.0.attention.attention.query.weight"] != nil)
       place.recipe.objective = .videoText

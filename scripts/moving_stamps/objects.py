@@ -7,7 +7,7 @@ import re
 import tarfile
 from dataclasses import dataclass, field
 
-from .failure import EX_DATA, EX_UNAVAILABLE, Failure
+from ending import EX_DATA, EX_UNAVAILABLE, Failure
 
 LANGUAGES = {"en": "English", "bg": "Bulgarian", "ca": "Catalan", "el": "Greek", "es": "Spanish", "fr": "French",
              "ro": "Romanian", "ru": "Russian"}

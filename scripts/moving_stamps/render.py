@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .failure import EX_UNAVAILABLE, Failure
+from ending import EX_UNAVAILABLE, Failure
 
 SOUND_RATE = 16000
 

@@ -20,7 +20,7 @@ import colorsys
 import math
 import random as randomness
 
-from .failure import EX_DATA, Failure
+from ending import EX_DATA, Failure
 from .grammar import (AXES, DIRECTIONS, NUMBERS, PRESENCES, SIZES, SPEEDS, THEN, TURNS, WHILE, Questions, joined, sentences)
 from .sounds import Sounds
 

@@ -159,7 +159,8 @@ public final class OPT: CausalLanguageModel {
   /// Word embeddings: `int64` of any shape to `[…, E]`.
   public func embed(_ ids: Tensor) -> Tensor { embeddings.embedding(ids) }
 
-  /// Hidden states `[B, L, E]` of embeddings `[B, L, E]`, to be given to ``head(_:)``; more tokens than positions are a failure for `withError`.
+  /// Hidden states `[B, L, E]` of embeddings `[B, L, E]`, to be given to ``head(_:)``; more tokens than positions are a
+  /// failure for `withError`.
   ///
   /// - Parameters:
   ///   - inputsEmbeds: `[B, L, E]`: word embeddings, projected picture tokens, or both in a row.

@@ -3,8 +3,7 @@ public import Torch
 /// Two linear maps under which pairs of vectors agree best: canonical correlation analysis (Hotelling, Biometrika 28, 1936)
 /// with a ridge.
 ///
-/// Contrastive heads that start here know from the first step what a linear map can know; from random weights it takes
-/// them hundreds of steps to get there.
+/// Contrastive heads that start here know before the first step what a linear map of their inputs can know.
 public struct CanonicalAlignment {
   /// `[E, Dx]` and `[E]`: a vector x becomes `x · weightᵀ + bias`.
   public let first: (weight: Tensor, bias: Tensor)
@@ -54,7 +53,7 @@ public struct CanonicalAlignment {
       mean = wide.mean(0)
       centered = wide - mean
       let covariance = centered.transposed(0, 1).matmul(centered) / Double(x.size(0))
-      let unit = Tensor.identity(x.size(1)).to(.float64)
+      let unit = Tensor.identity(x.size(1))
       let variance = (covariance * unit).sum(1).mean(0)
       let (values, vectors) = (covariance + unit * (variance * ridge)).symmetricEigen()
       // Rounding may leave a value of 0 where a direction is constant.

@@ -3,8 +3,9 @@ import Foundation
 /// Tar files in which the parts of a sample share a key: `KEY.jpg`, `KEY.json`, or the frames of a clip `KEY.0.jpg`,
 /// `KEY.1.jpg` …, or a video `KEY.mp4`.
 ///
-/// The key ends at the first dot of the file name. Frames go by their numbers, the first one leading where there are several. A path may be one `.tar`, a folder of them, or a folder with a folder of
-/// them for each split (`train/`, `val/`). Samples keep the order of the archives (by name) and of their first member.
+/// The key ends at the first dot of the file name. Frames go by their numbers, the first one leading where there are
+/// several. A path may be one `.tar`, a folder of them, or a folder with a folder of them for each split (`train/`,
+/// `val/`). Samples keep the order of the archives (by name) and of their first member.
 public enum WebDataset {
   /// The parts of one sample.
   public struct Sample: Sendable, Equatable {
