@@ -198,7 +198,7 @@ public struct QFormer: Sendable {
   private let positions: Embedding?
   private let decoderToken: Tensor?
   private let norm: LayerNorm
-  private let layers: [QFormerLayer]
+  let layers: [QFormerLayer]
 
   /// Takes `query_tokens`, `embeddings.*` (with text) and `qformer.*` from the scope.
   ///
@@ -388,7 +388,7 @@ public struct QFormer: Sendable {
     return x
   }
 
-  private func normalized(_ x: Tensor, _ isTraining: Bool) -> Tensor {
+  func normalized(_ x: Tensor, _ isTraining: Bool) -> Tensor {
     norm(x).dropout(isTraining ? configuration.hiddenDropout : 0)
   }
 

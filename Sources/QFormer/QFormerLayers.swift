@@ -76,6 +76,11 @@ struct QFormerLayer: Sendable {
     }
     return parts.count == 1 ? parts[0] : .cat(parts, 1)
   }
+
+  /// Lets the queries' feed-forward parts add nothing to their residual.
+  func silenceQueries() {
+    for (_, part) in queryFeedForward { part.silence() }
+  }
 }
 
 /// Multi-head attention with its output projection, residual and LayerNorm.
@@ -143,5 +148,10 @@ private struct FeedForward: Sendable {
 
   func callAsFunction(_ x: Tensor, isTraining: Bool) -> Tensor {
     norm(down(up(x).gelu()).dropout(isTraining ? dropout : 0) + x)
+  }
+
+  func silence() {
+    down.weight.zero()
+    down.bias?.zero()
   }
 }

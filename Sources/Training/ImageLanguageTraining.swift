@@ -37,7 +37,7 @@ public enum ImageLanguageTraining {
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
     let start = try connector(
-      recipe, store: store, languageSize: language.model.hiddenSize, encoderWidth: data.train.features.width)
+      recipe, store: store, languageSize: language.model.hiddenSize, features: data.train.features)
     let (model, parameters) = (start.model, start.parameters)
     parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
     let trainable = parameters.trainable
@@ -171,18 +171,18 @@ public enum ImageLanguageTraining {
 
   /// The model that the recipe trains, of images or of clips.
   private static func connector(
-    _ recipe: Recipe, store: ModelStore, languageSize: Int, encoderWidth: Int
+    _ recipe: Recipe, store: ModelStore, languageSize: Int, features: FeatureStack
   ) throws -> (
     model: any VideoConnector, parameters: Parameters, inherited: Set<String>, isProjecting: Bool,
     configuration: AdapterConfiguration
   ) {
     if recipe.objective.readsVideo {
       let start = try AdapterStart.make(
-        recipe, store: store, encoderWidth: encoderWidth, languageSize: languageSize)
+        recipe, store: store, encoderWidth: features.width, languageSize: languageSize)
       return (start.model, start.parameters, start.inherited, start.isProjecting, start.configuration)
     }
     let (model, parameters, isProjecting) = try start(
-      recipe, store: store, languageSize: languageSize, encoderWidth: encoderWidth)
+      recipe, store: store, languageSize: languageSize, features: features)
     let configuration = AdapterConfiguration(
       imageLanguage: model.configuration, encoder: recipe.encoder, language: recipe.language)
     let inherited = Set(parameters.names.filter { !$0.hasPrefix("language_projection") })
@@ -194,7 +194,7 @@ public enum ImageLanguageTraining {
   ///
   /// - Returns: Also whether the projection has been trained.
   static func start(
-    _ recipe: Recipe, store: ModelStore, languageSize: Int, encoderWidth: Int
+    _ recipe: Recipe, store: ModelStore, languageSize: Int, features: FeatureStack
   ) throws -> (model: ImageLanguageQFormer, parameters: Parameters, isProjecting: Bool) {
     func configuration(_ sizes: QFormerConfiguration) -> ImageLanguageConfiguration {
       var configuration = ImageLanguageConfiguration()
@@ -209,10 +209,11 @@ public enum ImageLanguageTraining {
     let parameters = Parameters()
     guard let start = recipe.adapter.start else {
       let textFolder = try store.frozenModel(recipe.text.model)
-      let sizes = try QFormerStart.configuration(recipe, bert: textFolder, encoderWidth: encoderWidth)
+      let sizes = try QFormerStart.configuration(recipe, bert: textFolder, encoderWidth: features.width)
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageLanguageQFormer(configuration(sizes), scope)
       _ = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe.adapter)
+      try QFormerStart.pool(model.qformer, model.imageEmbeds, features: features, recipe)
       return (model, parameters, false)
     }
     let folder = try store.adapter(start)

@@ -39,7 +39,7 @@ public enum ImageTextTraining {
     let start =
       recipe.objective.readsVideo
       ? try AdapterStart.make(recipe, store: store, encoderWidth: data.train.features.width, languageSize: nil)
-      : try imageStart(recipe, store: store, textFolder: textFolder, encoderWidth: data.train.features.width)
+      : try imageStart(recipe, store: store, textFolder: textFolder, features: data.train.features)
     let (model, parameters) = (start.model, start.parameters)
     let temperature = try model.requireHeads().temperature
     parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
@@ -130,7 +130,7 @@ public enum ImageTextTraining {
   /// A model of images at the start: new weights from the seed, then whatever the text model has; or an earlier adapter.
   /// What the text model has learns more slowly.
   private static func imageStart(
-    _ recipe: Recipe, store: ModelStore, textFolder: URL, encoderWidth: Int
+    _ recipe: Recipe, store: ModelStore, textFolder: URL, features: FeatureStack
   ) throws -> AdapterStart {
     let parameters = Parameters()
     func start(_ model: ImageTextQFormer, inherited: Set<String>) -> AdapterStart {
@@ -141,12 +141,13 @@ public enum ImageTextTraining {
     }
     guard let name = recipe.adapter.start else {
       var configuration = ImageTextConfiguration()
-      configuration.qformer = try QFormerStart.configuration(recipe, bert: textFolder, encoderWidth: encoderWidth)
+      configuration.qformer = try QFormerStart.configuration(recipe, bert: textFolder, encoderWidth: features.width)
       configuration.objectives.temperature = recipe.imageText.temperature
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageTextQFormer(configuration, scope)
-      return start(
-        model, inherited: try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe.adapter))
+      let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe.adapter)
+      try QFormerStart.pool(model.qformer, model.imageEmbeds, features: features, recipe)
+      return start(model, inherited: inherited)
     }
     let folder = try store.adapter(name)
     let adapter = try AdapterConfiguration(folder: folder)

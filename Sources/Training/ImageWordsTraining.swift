@@ -34,7 +34,7 @@ public enum ImageWordsTraining {
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
     let (model, parameters, _) = try ImageLanguageTraining.start(
-      recipe, store: store, languageSize: language.model.hiddenSize, encoderWidth: data.train.features.width)
+      recipe, store: store, languageSize: language.model.hiddenSize, features: data.train.features)
     parameters.setRequiresGrad(true)
     let trainable = parameters.trainable
     let optimizer = AdamW(

@@ -108,5 +108,23 @@ enum QFormerStart {
     }
   }
 
+  /// Lets a new Q-Former of images start by pooling, where the recipe says so.
+  ///
+  /// - Parameters:
+  ///   - embeds: The model's LayerNorm on image features.
+  ///   - features: Those of the training images.
+  /// - Throws: `QFormerError` for patches that make no square.
+  static func pool(
+    _ qformer: QFormer, _ embeds: (Tensor) -> Tensor, features: FeatureStack, _ recipe: Recipe
+  ) throws {
+    guard recipe.adapter.crossAttention == .pooling else { return }
+    let count = min(256, features.count)
+    try withError {
+      try withNoGrad {
+        try qformer.startPooling(embeds(features.batch((0..<count).map { $0 * features.count / count })))
+      }
+    }
+  }
+
   private static let positionTable = "embeddings.position_embeddings.weight"
 }

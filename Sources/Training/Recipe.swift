@@ -60,6 +60,9 @@ public struct Recipe: Codable, Sendable, Equatable {
       /// Values and output pass through and keys are small: queries start by reading the mean of the patches. Needs an
       /// encoder as wide as the Q-Former.
       case mean
+      /// Every query reads a region of the picture, and the class token (`QFormer.startPooling`); the queries' feed-forward
+      /// parts start silent. For new Q-Formers of images.
+      case pooling
     }
 
     /// M, the number of queries.
@@ -422,6 +425,9 @@ public struct Recipe: Codable, Sendable, Equatable {
     ] {
       try require((1...100_000).contains(count), "video.\(name) is \(count), expected at least 1")
     }
+    try require(
+      adapter.crossAttention != .pooling || !objective.readsVideo,
+      "adapter.crossAttention is pooling, which is for pictures: start from an image adapter (adapter.start)")
     try require(
       video.freeze == .none || adapter.start != nil,
       "video.freeze is \(video.freeze.rawValue), but without adapter.start nothing is inherited")

@@ -110,6 +110,7 @@ struct RecipeTests {
     #expect(reason("video: {family: joint}").contains("joint"))
     #expect(reason("video: {baseline: last-frame}").contains("last-frame"))
     #expect(reason("video: {freeze: inherited-attention}").contains("adapter.start"))
+    #expect(reason("objective: video-text\nadapter: {crossAttention: pooling}").contains("for pictures"))
     #expect(reason("video: {time: {encoding: seconds}}").contains("seconds"))
     #expect(reason("video: {queries: 8}") == "unknown keys: video.queries")
     for (setting, key) in [

@@ -177,6 +177,38 @@ struct TrainingRunTests {
     }
   }
 
+  @Test("A new Q-Former may start by pooling, and training goes on from there", arguments: ["text", "words"])
+  func poolingStart(_ kind: String) throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.adapter.crossAttention = .pooling
+      if kind == "words" {
+        place.recipe.objective = .imageWords
+        place.recipe.imageWords.minimumCount = 1
+      }
+      place.recipe.optimizer.learningRate = 1e-9
+      let adapter = try Checkpoint(contentsOf: #require(try place.train("start")))
+      try withError {
+        for name in adapter.names where name.contains("output_query.dense") {
+          let largest = try adapter.tensor(name).abs().max().item
+          #expect(largest < 1e-3, "\(name)")
+        }
+        let output = try adapter.tensor("qformer.encoder.layer.0.crossattention.output.dense.weight")
+        #expect((output - Tensor.identity(output.size(0)).to(.float32)).abs().max().item < 1e-3)
+      }
+      // An adapter that is gone on from keeps what it has learnt.
+      place.recipe.adapter.start = adapter.url.path
+      place.recipe.optimizer.learningRate = 5e-3
+      let learnt = try #require(try place.train("learnt"))
+      place.recipe.adapter.start = learnt.path
+      place.recipe.optimizer.learningRate = 1e-9
+      let next = try Checkpoint(contentsOf: #require(try place.train("next")))
+      let name = "qformer.encoder.layer.0.output_query.dense.weight"
+      let largest = try withError { try next.tensor(name).abs().max().item }
+      #expect(largest > 1e-3)
+    }
+  }
+
   @Test("Stage 1 goes on from an adapter, and only from one of its own kind")
   func stage1FromAdapter() throws {
     try withTemporaryFolder { folder in
