@@ -51,6 +51,7 @@ struct EvaluateCommand: ParsableCommand {
         Output.line("\(result.set) (\(result.images) \(recipe.objective.readsVideo ? "clips" : "pictures"))")
         if let retrieval = result.retrieval { Output.line("  \(retrieval.summary)") }
         if let ridge = result.ridge { Output.line("  ridge \(ridge.summary)") }
+        if let canonical = result.canonical { Output.line("  canonical correlations \(canonical.summary)") }
         if let captions = result.captions { Output.line("  \(captions.summary)") }
         for line in result.answers?.lines ?? [] { Output.line("  \(line)") }
       }

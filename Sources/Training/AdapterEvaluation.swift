@@ -16,6 +16,8 @@ public struct AdapterEvaluation: Codable, Sendable {
     public var retrieval: RetrievalEvaluation?
     /// Retrieval with ridge regression on the same features.
     public var ridge: RetrievalEvaluation.Recall?
+    /// Retrieval with canonical correlations of the same features and the text model's first token.
+    public var canonical: RetrievalEvaluation.Recall?
     /// Captions, of an adapter before a language model.
     public var captions: CaptionEvaluation?
     /// Questions, of such an adapter and a set that has some.
@@ -55,12 +57,13 @@ public struct AdapterEvaluation: Codable, Sendable {
     let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
     var results = data.validation.map { Result(set: $0.name, images: $0.features.count) }
     func retrieve(_ adapter: any VideoQFormer, _ texts: TextEncoder, _ text: AdapterConfiguration.Text) throws {
+      let baselines = try LinearBaselines(
+        train: data.train, textModel: store.frozenModel(text.model), maximumLength: text.maximumLength)
       for (index, set) in data.validation.enumerated() {
         results[index].retrieval = try RetrievalEvaluation.run(
           adapter, features: set.features, captions: set.captions, texts: texts, rerank: recipe.imageText.rerank)
-        results[index].ridge = try RidgeBaseline.run(
-          train: data.train, set: set, textModel: store.frozenModel(text.model), maximumLength: text.maximumLength
-        ).recall
+        let linear = try baselines.score(set)
+        (results[index].ridge, results[index].canonical) = (linear.ridge, linear.canonical)
       }
     }
     func write(_ adapter: any VideoConnector, _ language: LanguageModel) throws {

@@ -118,7 +118,7 @@ struct TrainingRunTests {
       let result = try #require(evaluation.results.first)
       #expect(result.images == 12 && result.captions == nil)
       #expect((result.retrieval?.contrastive.imageToText[1] ?? 0) >= 0.2, "\(result)")
-      #expect(result.ridge != nil)
+      #expect(result.ridge != nil && result.canonical != nil)
     }
   }
 

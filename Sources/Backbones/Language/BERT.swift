@@ -127,7 +127,11 @@ public final class BERT: Sendable {
   ///
   /// - Returns: `[B, D]`.
   public func meanPooled(_ ids: Tensor, mask: Tensor? = nil) -> Tensor {
-    let states = hiddenStates(ids, mask: mask)
+    Self.meanPooled(hiddenStates(ids, mask: mask), mask: mask)
+  }
+
+  /// The same of hidden states `[B, L, D]`.
+  public static func meanPooled(_ states: Tensor, mask: Tensor?) -> Tensor {
     guard let mask else { return states.mean(1).normalized() }
     let weights = mask.to(.float32).unsqueezed(-1)  // [B, L, 1]
     return ((states * weights).sum(1) / weights.sum(1).clamped(min: 1e-9)).normalized()
