@@ -49,6 +49,7 @@ public enum ImageWordsTraining {
         file: "recipe", reason: "train: too few words stand in \(recipe.imageWords.minimumCount) pictures or more")
     }
     let words = try WordEmbeddings(language, ids: targets.ids)
+    let prior = targets.logShares
     let plan = try EpochPlan(
       lengths: captions.map { [$0.count] }, batchSize: recipe.batchSize, captionsPerImage: 1, seed: recipe.seed)
     let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
@@ -58,7 +59,8 @@ public enum ImageWordsTraining {
     var meter = Meter()
     func validate() throws {
       for set in data.validation {
-        let scores = try precision(model, words, targets, set, tokens(set.captions, language))
+        let scores = try precision(
+          model, words, targets, set, tokens(set.captions, language), temperature: recipe.imageWords.temperature)
         try folder.log([
           "step": step, "validation": set.name, "words.P@10": scores.model * 100, "prior.P@10": scores.prior * 100,
         ])
@@ -82,8 +84,8 @@ public enum ImageWordsTraining {
         features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
         let tokens = model.languageTokens(try model.readImage(features, isTraining: true).hidden)
         let loss = WordAlignment.loss(
-          tokens: tokens, words: words.directions, targets: targets.distributions(batch.map { captions[$0.row] }),
-          temperature: recipe.imageWords.temperature)
+          tokens: tokens, words: words.directions, prior: prior,
+          targets: targets.distributions(batch.map { captions[$0.row] }), temperature: recipe.imageWords.temperature)
         loss.backward()
         let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
         guard norm.isFinite else {
@@ -124,7 +126,7 @@ public enum ImageWordsTraining {
   /// The part of the ten best words that stand in a caption, averaged over images; beside it the ten commonest words.
   static func precision(
     _ model: ImageLanguageQFormer, _ words: WordEmbeddings, _ targets: WordTargets, _ set: TrainingData.Part,
-    _ captions: [[Int]]
+    _ captions: [[Int]], temperature: Double
   ) throws -> (model: Double, prior: Double) {
     let count = min(10, targets.ids.count)
     let common = targets.mostFrequent.prefix(count)
@@ -133,8 +135,9 @@ public enum ImageWordsTraining {
       let best = try withError {
         try withNoGrad {
           let tokens = model.languageTokens(try model.readImage(set.features.batch(rows)).hidden)
-          return WordAlignment.similarity(tokens: tokens, words: words.directions).topK(count).indices
-            .values(as: Int.self)
+          return WordAlignment.logits(
+            tokens: tokens, words: words.directions, prior: targets.logCounts, temperature: temperature
+          ).topK(count).indices.values(as: Int.self)
         }
       }
       for (place, row) in rows.enumerated() {

@@ -10,6 +10,8 @@ struct WordTargets {
   let ids: [Int]
   /// What each token counts.
   private let weights: [Float]
+  /// In how many images each token stands.
+  private let counts: [Int]
   private let indices: [Int: Int]
 
   /// - Parameters:
@@ -19,10 +21,11 @@ struct WordTargets {
     var images: [Int: Int] = [:]
     for tokens in captions { for token in Set(tokens) { images[token, default: 0] += 1 } }
     let weighted = images.filter { $0.value >= minimumCount }
-      .map { (id: $0.key, weight: log(Double(captions.count) / Double($0.value)) - 1) }
+      .map { (id: $0.key, count: $0.value, weight: log(Double(captions.count) / Double($0.value)) - 1) }
       .filter { $0.weight > 0 }.sorted { $0.id < $1.id }
     ids = weighted.map(\.id)
     weights = weighted.map { Float($0.weight) }
+    counts = weighted.map(\.count)
     indices = Dictionary(uniqueKeysWithValues: ids.enumerated().map { ($1, $0) })
   }
 
@@ -47,6 +50,12 @@ struct WordTargets {
     }
     return Tensor(values, [captions.count, ids.count])
   }
+
+  /// `[W]`, the logarithm of the number of images that a word stands in: what is known of an image unseen.
+  var logCounts: Tensor { Tensor(counts.map { Float(log(Double($0))) }) }
+
+  /// `[W]`, the logarithm of the part that words have in ``distributions(_:)``, up to a constant.
+  var logShares: Tensor { Tensor(zip(counts, weights).map { Float(log(Double($0) * Double($1))) }) }
 
   /// The words that stand in most images and still count, best first.
   var mostFrequent: [Int] { weights.indices.sorted { (weights[$0], $0) < (weights[$1], $1) } }

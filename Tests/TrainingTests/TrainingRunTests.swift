@@ -275,6 +275,12 @@ struct TrainingRunTests {
     let expected: [Float] = [2.0 / 3, 1.0 / 3, 0.5, 0.5]
     for (found, value) in zip(rows, expected) { #expect(abs(found - value) < 1e-6) }
     #expect(WordTargets(captions, minimumCount: 1).mostFrequent.first == 0)
+    // How common words are, by images and by what they count in the targets.
+    let counts = WordTargets(captions, minimumCount: 1).logCounts.values(as: Float.self)
+    for (found, value) in zip(counts, [Float(2).logarithm, 0, Float(2).logarithm]) { #expect(abs(found - value) < 1e-6) }
+    let shares = WordTargets(captions, minimumCount: 1).logShares.values(as: Float.self)
+    let (ofOne, ofTwo) = (Float(8).logarithm - 1, 2 * (Float(4).logarithm - 1))
+    #expect(abs(shares[1] - shares[0] - (ofOne / ofTwo).logarithm) < 1e-5 && shares[0] == shares[2])
   }
 
   @Test("Stage 2 starts from stage 1's adapter and resumes bit by bit; its adapter loads")
@@ -372,4 +378,8 @@ struct TrainingRunTests {
       #expect(throws: TrainingError.self) { try place.train("d") }
     }
   }
+}
+
+extension Float {
+  fileprivate var logarithm: Float { Float(Foundation.log(Double(self))) }
 }

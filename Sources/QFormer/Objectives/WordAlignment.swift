@@ -16,14 +16,30 @@ public enum WordAlignment {
     Contrastive.similarity(imageFeatures: tokens.normalized(), textFeatures: words)
   }
 
+  /// The logarithm of every word's probability for every image, up to a constant: how common the word is, and what the
+  /// tokens say beyond that.
+  ///
+  /// - Parameters:
+  ///   - tokens: As above.
+  ///   - words: As above.
+  ///   - prior: `[W]`, the logarithm of how common each word is. Tokens that had to say that, too, would all say it.
+  ///   - temperature: Cosines are divided by it.
+  /// - Returns: `[B, W]`.
+  public static func logits(tokens: Tensor, words: Tensor, prior: Tensor, temperature: Double) -> Tensor {
+    similarity(tokens: tokens, words: words) / temperature + prior
+  }
+
   /// Cross-entropy between the softmax over all words and the distribution of an image's own.
   ///
   /// - Parameters:
   ///   - tokens: As above.
   ///   - words: As above.
+  ///   - prior: As above, of `targets`.
   ///   - targets: `[B, W]`, rows sum to 1.
   ///   - temperature: Cosines are divided by it.
-  public static func loss(tokens: Tensor, words: Tensor, targets: Tensor, temperature: Double) -> Tensor {
-    (similarity(tokens: tokens, words: words) / temperature).crossEntropy(targets)
+  public static func loss(
+    tokens: Tensor, words: Tensor, prior: Tensor, targets: Tensor, temperature: Double
+  ) -> Tensor {
+    logits(tokens: tokens, words: words, prior: prior, temperature: temperature).crossEntropy(targets)
   }
 }
