@@ -6,7 +6,7 @@ import Torch
 @Suite struct WordAlignmentTests {
   /// Two images of two tokens, three words along the axes.
   private func sides() -> (tokens: Tensor, words: Tensor) {
-    let tokens = Tensor([3, 4, 0, 0, 0, 2, /* */ 1, 0, 0, -1, 0, 0].map(Float.init)).reshaped(2, 2, 3)
+    let tokens = Tensor([3, 4, 0, 0, 0, 2, 1, 0, 0, -1, 0, 0].map(Float.init)).reshaped(2, 2, 3)
     return (tokens, Tensor.identity(3).to(.float32))
   }
 
