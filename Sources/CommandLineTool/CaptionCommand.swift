@@ -68,11 +68,12 @@ struct TextOptions: ParsableArguments {
 /// `qformer caption INPUT…`
 struct CaptionCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "caption", abstract: "Describe pictures and videos.",
+    commandName: "caption", abstract: "Describe pictures, videos and sounds.",
     discussion: """
       Videos need a model that reads them; a picture is then a clip of one frame. With --stream a cascaded model reads a
       video in windows while it runs, from a file that grows or, with - as the input, from standard input, and prints a line
-      for each: start and end in seconds, and the text.
+      for each: start and end in seconds, and the text. A model that hears reads the sound of a video before its frames; that
+      of a stream is read from a file, not from a pipe.
 
       EXAMPLES:
         qformer caption photo.jpg
@@ -84,7 +85,7 @@ struct CaptionCommand: ParsableCommand {
 
   @Argument(
     help: """
-      Pictures or videos; - reads a list of paths from standard input, or, with --stream, a running video itself.
+      Pictures, videos or sounds; - reads a list of paths from standard input, or, with --stream, a running video itself.
       """)
   var inputs: [String] = []
 
@@ -95,6 +96,7 @@ struct CaptionCommand: ParsableCommand {
   var model = "image-caption"
 
   @OptionGroup var frames: FrameOptions
+  @OptionGroup var sound: SoundOptions
   @OptionGroup var windows: WindowOptions
   @OptionGroup var text: TextOptions
   @OptionGroup var missing: MissingOptions
@@ -103,7 +105,7 @@ struct CaptionCommand: ParsableCommand {
   func run() throws {
     try common.apply()
     try Describing(
-      model: model, text: text, frames: frames, missing: missing, common: common, windows: windows
+      model: model, text: text, frames: frames, sound: sound, missing: missing, common: common, windows: windows
     ).run(inputs) { _ in prompt }
   }
 }
@@ -111,7 +113,7 @@ struct CaptionCommand: ParsableCommand {
 /// `qformer ask INPUT QUESTION`
 struct AskCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "ask", abstract: "Answer a question about a picture or a video.",
+    commandName: "ask", abstract: "Answer a question about a picture, a video or a sound.",
     discussion: """
       The question is put into the model's template: "Question: … Answer:" for BLIP-2; InstructBLIP reads it as it is. The default model has learnt to caption, not to answer: expect
       captions from it.
@@ -121,7 +123,7 @@ struct AskCommand: ParsableCommand {
         qformer ask clip.mp4 "Which way does it move?" --model my-video-adapter
       """)
 
-  @Argument(help: "A picture or a video.")
+  @Argument(help: "A picture, a video or a sound.")
   var input: String
 
   @Argument(help: "The question.")
@@ -131,14 +133,15 @@ struct AskCommand: ParsableCommand {
   var model = "image-caption"
 
   @OptionGroup var frames: FrameOptions
+  @OptionGroup var sound: SoundOptions
   @OptionGroup var text: TextOptions
   @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
   func run() throws {
     try common.apply()
-    try Describing(model: model, text: text, frames: frames, missing: missing, common: common).run([input]) {
-      $0.prompt(question)
-    }
+    try Describing(
+      model: model, text: text, frames: frames, sound: sound, missing: missing, common: common
+    ).run([input]) { $0.prompt(question) }
   }
 }

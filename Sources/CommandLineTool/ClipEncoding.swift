@@ -22,6 +22,8 @@ struct ClipEncoding {
     let embeds: VideoFeatures
     /// `[1, …, width]` each.
     let written: [Named]
+    /// Of a model that hears: nil for a clip without sound.
+    var sound: SoundRow?
   }
 
   private let model: Model
@@ -33,7 +35,8 @@ struct ClipEncoding {
   init(_ folder: URL, _ command: EncodeCommand) throws {
     (instruction, common) = (command.instruction, command.common)
     if try ModelFolder(folder).isVideoAdapter {
-      let loaded = try LoadedVideoModel(folder.path, command.frames, command.missing, common, writes: false)
+      let loaded = try LoadedVideoModel(
+        folder.path, command.frames, command.missing, common, writes: false, listens: !command.sound.noAudio)
       (model, reader) = (.adapter(loaded.model), loaded.reader)
       guard instruction == nil else {
         throw QFormerError.missingPart("instruction input: its Q-Former reads no text beside it")
@@ -54,11 +57,14 @@ struct ClipEncoding {
       batch: 1, load: {},
       read: { _, path, file in
         let clip = try reader.read(file, path: path, common)
-        return try row(
+        var row = try row(
           VideoFeatures(withError { withNoGrad { imageEmbeds(clip.features) } }, seconds: clip.seconds))
+        if let branch, let heard = clip.sound { row.sound = try SoundRow(heard, branch) }
+        return row
       }
     ) { _, group in rows += group.map(\.item) }
-    return rows.isEmpty ? [] : try joined(rows)
+    guard !rows.isEmpty else { return [] }
+    return try joined(rows) + (branch.map { try SoundRow.joined(rows.map(\.sound), $0) } ?? [])
   }
 
   /// Tensors of features that are there already: `image_embeds [B, T, N, Dv]`, and where they are there `frame_mask
@@ -81,6 +87,11 @@ struct ClipEncoding {
     if case .adapter(let pipeline) = model, pipeline.configuration.time?.encoding == .sinusoid, seconds == nil {
       throw PipelineError.badInput("\(file): expected seconds [B, T], which this model tells time by, found none")
     }
+    var sounds: [SoundRow?]?
+    if checkpoint.shape("audio_embeds") != nil {
+      guard let branch else { throw PipelineError.badInput("\(file): audio_embeds, but the model does not hear") }
+      sounds = try SoundRow.read(checkpoint, clips: shape[0], branch)
+    }
     let rows = try (0..<shape[0]).map { clip in
       let frames = (clip * shape[1]..<(clip + 1) * shape[1])
       let counted = frames.filter { frame in mask.map { $0[frame] != 0 } ?? true }
@@ -93,7 +104,12 @@ struct ClipEncoding {
           withError { embeds.select(0, clip).indexSelect(0, places).to(.float32) },
           seconds: counted.map { seconds?[$0] ?? Double($0 - frames.lowerBound) }))
     }
-    return try joined(rows).filter { seconds != nil || $0.name != "seconds" }
+    let heard = try sounds.flatMap { sounds in try branch.map { try SoundRow.joined(sounds, $0) } } ?? []
+    return try joined(rows).filter { seconds != nil || $0.name != "seconds" } + heard
+  }
+
+  private var branch: AudioBranch? {
+    if case .adapter(let pipeline) = model { pipeline.sound } else { nil }
   }
 
   private func imageEmbeds(_ features: Tensor) -> Tensor {

@@ -12,10 +12,16 @@ struct ConvertCommand: ParsableCommand {
       names eva_vit_g.pth, the language model's folder, folders of tokenizers, or a published folder that has them all.
       Tensors keep their type and every bit.
 
+      A .pth of Video-LLaMA becomes an adapter folder with all that it needs: --base names the other branch, BLIP-2 with
+      Flan-T5-XXL of LAVIS, eva_vit_g.pth, imagebind_huge.pth and the folder of the language model; --conversation says how
+      that is talked to.
+
       EXAMPLES:
         qformer convert blip2_pretrained_opt2.7b.pth blip2-opt --base eva_vit_g.pth --base opt-2.7b
         qformer convert blip2_pretrained.pth stage1 --to qformer --base eva_vit_g.pth --base bert-base-uncased
         qformer convert runs/my-adapter/adapter my-blip2 --to huggingface
+        qformer convert finetune-vicuna7b-v2.pth video-llama --conversation vicuna --base finetune_vicuna7b_audiobranch.pth \
+          --base blip2_pretrained_flant5xxl.pth --base eva_vit_g.pth --base imagebind_huge.pth --base vicuna-7b
       """)
 
   /// What can be written.
@@ -30,14 +36,30 @@ struct ConvertCommand: ParsableCommand {
     }
   }
 
+  /// The words around clip and question that Video-LLaMA's language models were trained with.
+  enum Conversation: String, ExpressibleByArgument, CaseIterable {
+    case vicuna
+    case llama2 = "llama-2"
+
+    var words: VideoLLaMAConversation {
+      switch self {
+      case .vicuna: .vicuna
+      case .llama2: .llama2
+      }
+    }
+  }
+
   @Argument(help: "A .pth file or a model folder.")
   var source: String
 
   @Argument(help: "The folder to make.")
   var destination: String
 
-  @Option(help: "The layout to write.")
-  var to = Target.huggingface
+  @Option(help: "The layout to write: huggingface unless told otherwise; qformer alone for Video-LLaMA.")
+  var to: Target?
+
+  @Option(help: "Of Video-LLaMA: the words that its language model was trained with: vicuna or llama-2.")
+  var conversation: Conversation?
 
   @Option(help: "A file or folder that has what SOURCE lacks. May be repeated.")
   var base: [String] = []
@@ -47,9 +69,14 @@ struct ConvertCommand: ParsableCommand {
 
   func run() throws {
     try common.apply()
+    if try VideoLLaMAConversion.holdsBranch(URL(fileURLWithPath: source)) {
+      try convertVideoLLaMA()
+      return
+    }
+    guard conversation == nil else { throw ValidationError("--conversation: expected a .pth of Video-LLaMA") }
     let model = try ModelConversion(
       URL(fileURLWithPath: source), bases: base.map { URL(fileURLWithPath: $0) }, allowMissing: missing.allowMissing)
-    let report = try model.write(to.layout, to: URL(fileURLWithPath: destination))
+    let report = try model.write((to ?? .huggingface).layout, to: URL(fileURLWithPath: destination))
     guard common.json else {
       Output.line(report.summary)
       return
@@ -65,6 +92,33 @@ struct ConvertCommand: ParsableCommand {
           "sources": part.sources,
         ]
       },
+    ])
+  }
+
+  private func convertVideoLLaMA() throws {
+    guard to != .huggingface else { throw ValidationError("--to huggingface: transformers has no Video-LLaMA") }
+    guard missing.allowMissing.isEmpty else { throw ValidationError("--allow-missing: a Video-LLaMA must be whole") }
+    guard let conversation else {
+      let known = Conversation.allCases.map(\.rawValue).joined(separator: " or ")
+      throw ValidationError("--conversation: expected \(known), since the files of Video-LLaMA do not say")
+    }
+    let model = try VideoLLaMAConversion(
+      URL(fileURLWithPath: source), bases: base.map { URL(fileURLWithPath: $0) }, conversation: conversation.words)
+    try model.write(to: URL(fileURLWithPath: destination))
+    let parts = model.parts
+    guard common.json else {
+      Output.line("\(source) → \(destination)")
+      for part in parts {
+        let millions = String(format: "%.2f M", Double(part.elements) / 1e6)
+        Output.line("\(part.name)\t\(part.tensors) tensors\t\(millions) numbers")
+      }
+      return
+    }
+    Output.json([
+      "source": source, "destination": destination, "layout": Target.qformer.rawValue, "architecture": "Video-LLaMA",
+      "conversation": conversation.rawValue, "loaded": model.reports.reduce(0) { $0 + $1.loaded.count },
+      "missing": [String](), "ignored": model.reports.flatMap(\.ignored),
+      "parts": parts.map { ["name": $0.name, "tensors": $0.tensors, "elements": $0.elements] as [String: Any] },
     ])
   }
 }

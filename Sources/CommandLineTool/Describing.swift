@@ -21,11 +21,12 @@ struct GrowingText {
   }
 }
 
-/// What `caption` and `ask` share: pictures or clips in, lines out.
+/// What `caption` and `ask` share: pictures, clips or sounds in, lines out.
 struct Describing {
   let model: String
   let text: TextOptions
   let frames: FrameOptions
+  let sound: SoundOptions
   let missing: MissingOptions
   let common: CommonOptions
   /// Windows of a stream; nil where none are read.
@@ -35,8 +36,10 @@ struct Describing {
     let folder = try ModelStore().adapter(model)
     let contents = try ModelFolder(folder)
     guard contents.readsVideo || !frames.isGiven else {
-      throw ValidationError("--frames, --frames-from, --fps, --seconds: \(contents.name) reads pictures")
+      let read = contents.isAudioAdapter ? "sound" : "pictures"
+      throw ValidationError("--frames, --frames-from, --fps, --seconds: \(contents.name) reads \(read)")
     }
+    try sound.check(contents)
     if let windows, text.stream, try windows.isVideo(arguments, for: contents) {
       try WindowDescribing(describing: self, windows: windows).run(arguments, prompt: prompt)
       return
@@ -46,7 +49,9 @@ struct Describing {
     }
     var inputs = try Inputs(arguments)
     // Inputs are looked at before a model is loaded: a mistyped path should not cost seconds.
-    if contents.isVideoAdapter {
+    if contents.isAudioAdapter {
+      try describeSounds(&inputs, prompt)
+    } else if contents.isVideoAdapter {
       try describeClips(&inputs, prompt)
     } else if contents.readsVideo {
       try describeFrames(&inputs, prompt)
@@ -77,14 +82,45 @@ struct Describing {
       batch: 8, load: loadVideos,
       read: { loaded, path, file -> (tokens: Tensor, line: Line) in
         let clip = try loaded.reader.read(file, path: path, common)
-        return (try loaded.model.languageTokens(of: VideoFeatures.batch([clip])), Line(path: path, clip: clip))
+        var line = Line(path: path, clip: clip)
+        if let audio = loaded.model.configuration.audio {
+          line.soundTokens = clip.sound == nil ? 0 : audio.sizes.qformer.queries
+        }
+        return (try loaded.model.languageTokens(ofClips: [clip])[0], line)
       }
     ) { loaded, group in
-      let tokens = try withError { Tensor.cat(group.map(\.item.tokens), 0) }  // [B, M, d_llm]
       let prompt = prompt(loaded.model.questions)
       try print(group.map(\.item.line), isSingle) { onText in
         try loaded.model.requireLanguage().describe(
-          tokens: tokens, prompt: prompt, options: options, stops: text.stop, onText: onText)
+          rows: group.map(\.item.tokens),
+          prompts: group.map { loaded.model.prompt(prompt, at: $0.item.line.clip?.seconds ?? []) }, options: options,
+          stops: text.stop, onText: onText)
+      }
+    }
+  }
+
+  /// An adapter for sound alone.
+  private func describeSounds(_ inputs: inout Inputs, _ prompt: (QuestionTemplate) -> String?) throws {
+    let isSingle = inputs.paths.count == 1
+    try inputs.forEachFile(
+      batch: 8, open: { try AudioClip(contentsOf: $0) },
+      load: {
+        let model = try AudioPipeline(model, allowMissing: missing.allowMissing)
+        missing.warn(model.report, common)
+        return model
+      },
+      read: { (model: AudioPipeline, path, clip) -> (sound: TimedFeatures, line: Line) in
+        if clip.lostPackets > 0 { Notes.lost(clip.lostPackets, of: path, common) }
+        var line = Line(path: path)
+        line.soundTokens = model.sound.tokens
+        return (try model.sound.encoder.features([clip]), line)
+      }
+    ) { model, group in
+      let prompt = prompt(model.questions)
+      try print(group.map(\.item.line), isSingle) { onText in
+        try model.describe(
+          group.map(\.item.sound), prompts: group.map { _ in prompt }, options: options, stops: text.stop,
+          onText: onText)
       }
     }
   }
@@ -117,6 +153,8 @@ struct Describing {
   struct Line {
     let path: String
     var clip: (seconds: [Double], lost: Int)?
+    /// Tokens of sound that the language model reads; nil for a model that does not hear.
+    var soundTokens: Int?
 
     init(path: String, clip: VideoFeatures? = nil) {
       self.path = path
@@ -140,6 +178,7 @@ struct Describing {
       if common.json {
         var object = Self.object(answer, seconds: seconds)
         object["input"] = line.path
+        if let tokens = line.soundTokens { object["audio_tokens"] = tokens }
         if let clip = line.clip {
           object["frames"] = clip.seconds.rounded
           if clip.lost > 0 { object["lost_packets"] = clip.lost }
@@ -169,7 +208,9 @@ struct Describing {
     return pipeline
   }
 
-  func loadVideos() throws -> LoadedVideoModel { try LoadedVideoModel(model, frames, missing, common, writes: true) }
+  func loadVideos() throws -> LoadedVideoModel {
+    try LoadedVideoModel(model, frames, missing, common, writes: true, listens: !sound.noAudio)
+  }
 }
 
 extension AdapterConfiguration.Frames {

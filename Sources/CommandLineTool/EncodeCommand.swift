@@ -14,7 +14,9 @@ struct EncodeCommand: ParsableCommand {
       Tensors: image_embeds [B, N, Dv] (what the Q-Former reads), query_output [B, M, D], and, as far as the model has
       them, language_tokens [B, M, d_llm] and image_features [B, M, E] of length 1. A model that reads videos writes
       image_embeds [B, T, N, Dv], and beside it seconds [B, T] and frame_mask [B, T], 1 for frames and 0 for padding;
-      --features takes them in again.
+      --features takes them in again. A model that hears writes audio_embeds [B, S, Da] (what the audio encoder says of
+      pieces of sound), audio_mask and audio_seconds [B, S], audio_query_output and audio_language_tokens, which stand before
+      language_tokens; of a video without a sound track all of its rows are 0.
 
       EXAMPLES:
         qformer encode photo.jpg --output tokens.safetensors
@@ -22,7 +24,7 @@ struct EncodeCommand: ParsableCommand {
         qformer encode clip.mp4 --model my-video-adapter --fps 2 --output tokens.safetensors
       """)
 
-  @Argument(help: "Pictures or videos; - reads a list of paths from standard input.")
+  @Argument(help: "Pictures, videos or sounds; - reads a list of paths from standard input.")
   var inputs: [String] = []
 
   @Option(help: "The file to write.")
@@ -42,6 +44,7 @@ struct EncodeCommand: ParsableCommand {
   var model = "image-caption"
 
   @OptionGroup var frames: FrameOptions
+  @OptionGroup var sound: SoundOptions
   @OptionGroup var missing: MissingOptions
   @OptionGroup var common: CommonOptions
 
@@ -57,8 +60,12 @@ struct EncodeCommand: ParsableCommand {
     guard contents.readsVideo && features == nil || !frames.isGiven else {
       throw ValidationError("--frames, --frames-from, --fps, --seconds: expected videos and a model that reads them")
     }
+    try sound.check(contents)
     var inputs = features == nil ? try Inputs(self.inputs) : nil
-    let tensors = try contents.readsVideo ? encodeClips(folder, &inputs) : encodePictures(folder, contents, &inputs)
+    let tensors =
+      try contents.isAudioAdapter
+      ? encodeSounds(folder, &inputs)
+      : contents.readsVideo ? encodeClips(folder, &inputs) : encodePictures(folder, contents, &inputs)
     if !tensors.isEmpty {
       try SafetensorsFile.write(tensors, to: URL(fileURLWithPath: output))
       for (name, tensor) in tensors {
@@ -79,6 +86,29 @@ struct EncodeCommand: ParsableCommand {
     }
     defer { inputs = list }
     return try clips.encode(&list)
+  }
+
+  private func encodeSounds(_ folder: URL, _ inputs: inout Inputs?) throws -> [(name: String, tensor: Tensor)] {
+    guard instruction == nil else {
+      throw QFormerError.missingPart("instruction input: its Q-Former reads no text beside it")
+    }
+    guard var list = inputs else {
+      throw ValidationError("--features: expected a model of pictures or videos, found one for sound")
+    }
+    defer { inputs = list }
+    var rows: [SoundRow] = []
+    var branch: AudioBranch?
+    try list.forEachFile(
+      batch: 1, open: { try AudioClip(contentsOf: $0) },
+      load: {
+        let model = try AudioPipeline(folder.path, allowMissing: missing.allowMissing, loadsLanguageModel: false)
+        missing.warn(model.report, common)
+        branch = model.sound
+        return model.sound
+      },
+      read: { (branch: AudioBranch, _, clip) in try SoundRow(branch.encoder.features([clip]), branch) }
+    ) { _, group in rows += group.map(\.item) }
+    return try branch.map { try SoundRow.joined(rows, $0) } ?? []
   }
 
   private func encodePictures(

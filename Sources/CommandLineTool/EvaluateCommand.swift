@@ -11,7 +11,7 @@ struct EvaluateCommand: ParsableCommand {
       An image-text adapter: retrieval both ways with ITC and with ITM re-ranking, beside ridge regression from the same
       features. An image-language adapter: CIDEr-D and BLEU-4, beside the blind model and the nearest training picture,
       and, where the set has questions, the part answered rightly by kind, beside the blind model and chance. A video
-      adapter: whichever of these it is for, on clips.
+      adapter: whichever of these it is for, on clips; one that hears also beside the deaf model, without any sound.
 
       EXAMPLES:
         qformer evaluate Recipes/photos-stage1.yaml --set paths.photos=flickr8k --model image-match

@@ -74,15 +74,34 @@ struct FrameOptions: ParsableArguments {
   }
 }
 
-/// Encodes the frames that were asked for.
+/// Whether the sound of videos is read, on the command line.
+struct SoundOptions: ParsableArguments {
+  @Flag(help: "Of a model that hears: do not listen. It then reads no tokens of sound, as for a silent video.")
+  var noAudio = false
+
+  /// - Throws: A usage error when sound is turned off of a model that reads none.
+  func check(_ model: ModelFolder) throws {
+    guard !noAudio || model.hears && model.isVideoAdapter else {
+      throw ValidationError("--no-audio: expected a model that reads videos with their sound, found \(model.name)")
+    }
+  }
+}
+
+/// Encodes the frames that were asked for, and the sound.
 struct ClipReader {
   let encoder: ImageEncoder
   let choice: FrameChoice
+  var sound: AudioBranch?
 
-  /// Encodes the frames of a file that was opened before. Losses are told on standard error.
+  /// Encodes the frames and the sound of a file that was opened before. Losses, and the lack of a sound track, are told on
+  /// standard error.
   func read(_ file: VisualFile, path: String, _ common: CommonOptions) throws -> VideoFeatures {
-    let clip = try encoder.features(of: file, frames: choice, name: path)
+    var clip = try encoder.features(of: file, frames: choice, name: path)
     if clip.lostPackets > 0 { Notes.lost(clip.lostPackets, of: path, common) }
+    if let sound {
+      clip.sound = try sound.features(of: URL(fileURLWithPath: path))
+      if clip.sound == nil { Notes.silent(path, common) }
+    }
     return clip
   }
 }
@@ -92,15 +111,20 @@ struct LoadedVideoModel {
   let model: VideoPipeline
   let reader: ClipReader
 
-  /// - Parameter writes: Whether its language model is needed.
+  /// - Parameters:
+  ///   - writes: Whether its language model is needed.
+  ///   - listens: Whether its audio encoder is.
   init(
-    _ name: String, _ frames: FrameOptions, _ missing: MissingOptions, _ common: CommonOptions, writes: Bool
+    _ name: String, _ frames: FrameOptions, _ missing: MissingOptions, _ common: CommonOptions, writes: Bool,
+    listens: Bool
   ) throws {
-    model = try VideoPipeline(name, allowMissing: missing.allowMissing, loadsLanguageModel: writes)
+    model = try VideoPipeline(
+      name, allowMissing: missing.allowMissing, loadsLanguageModel: writes, listens: listens)
     if writes { _ = try model.requireLanguage() }
     missing.warn(model.report, common)
     let usual = model.configuration.frames ?? AdapterConfiguration.Frames()
-    reader = ClipReader(encoder: model.encoder, choice: try frames.choice(usual, seed: common.seed))
+    reader = ClipReader(
+      encoder: model.encoder, choice: try frames.choice(usual, seed: common.seed), sound: model.sound)
   }
 }
 
@@ -109,6 +133,11 @@ enum Notes {
   static func write(_ words: String, _ common: CommonOptions) {
     guard !common.quiet else { return }
     FileHandle.standardError.write(Data("note: \(words)\n".utf8))
+  }
+
+  /// A clip without sound, for a model that hears.
+  static func silent(_ path: String, _ common: CommonOptions) {
+    write("\(path): no sound track: the model reads no tokens of sound", common)
   }
 
   /// Frames that are missing from a video.

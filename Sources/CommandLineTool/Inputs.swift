@@ -49,10 +49,21 @@ struct Inputs {
     read: (_ model: Model, _ path: String, _ file: VisualFile) throws -> Item,
     _ body: (_ model: Model, [(path: String, item: Item)]) throws -> Void
   ) throws {
+    try forEachFile(batch: size, open: { try VisualFile(contentsOf: $0) }, load: load, read: read, body)
+  }
+
+  /// The same for files of another kind.
+  ///
+  /// - Parameter open: Opens a file.
+  mutating func forEachFile<File, Model, Item>(
+    batch size: Int, open: (URL) throws -> File, load: () throws -> Model,
+    read: (_ model: Model, _ path: String, _ file: File) throws -> Item,
+    _ body: (_ model: Model, [(path: String, item: Item)]) throws -> Void
+  ) throws {
     var loaded: Model?
     var group: [(path: String, item: Item)] = []
     for path in paths {
-      guard let file = attempt(path, { try VisualFile(contentsOf: URL(fileURLWithPath: path)) }) else { continue }
+      guard let file = attempt(path, { try open(URL(fileURLWithPath: path)) }) else { continue }
       let model = try loaded ?? load()
       loaded = model
       if let item = attempt(path, { try read(model, path, file) }) { group.append((path, item)) }

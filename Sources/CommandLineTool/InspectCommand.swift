@@ -32,16 +32,23 @@ struct InspectCommand: ParsableCommand {
       return
     }
     Output.line("\(folder.path)\n\(report.kind)\n")
-    let (read, unit) =
+    var (read, unit) =
       report.video.map { ("\($0.frames) frames of \(report.imageTokens) tokens", "a clip") }
       ?? ("\(report.imageTokens) image tokens", "an image")
+    if let audio = report.audio, report.imageTokens == 0 {
+      (read, unit) = ("\(audio.pieces) pieces of sound", "a sound")
+    }
     Output.line("tokens         \(read) in, \(report.tokens) out")
+    if let audio = report.audio, report.imageTokens > 0 {
+      Output.line("               \(audio.pieces) pieces of sound in, \(audio.tokens) out, before the others")
+    }
     Output.line("cost           \(String(format: "%.2f", Double(report.cost) / 1e9)) GMAC \(unit) (adapter alone)")
     Output.line("adapter        \(Self.millions(report.adapter)) parameters, trained")
     for item in report.frozen {
       Output.line("frozen         \(item.count.map(Self.millions) ?? "not fetched"): \(item.name)")
     }
     Output.line("")
+    if let audio = report.audio { Output.line((audio.lines + [""]).joined(separator: "\n")) }
     if let video = report.video { Output.line((video.lines + [""]).joined(separator: "\n")) }
     for (path, shapes) in Self.tree(report.checkpoint) { Output.line("\(path)  \(shapes)") }
   }
@@ -57,6 +64,8 @@ struct InspectCommand: ParsableCommand {
     let cost: Int
     /// Of a video adapter.
     var video: VideoInspection?
+    /// Of an adapter that hears.
+    var audio: AudioInspection?
     let checkpoint: Checkpoint
     let adapter: Int
     let frozen: [(name: String, count: Int?)]
@@ -76,15 +85,18 @@ struct InspectCommand: ParsableCommand {
         languageSize = configuration.imageLanguage?.languageSize ?? 0
         adapter = Self.count(checkpoint)
         let store = ModelStore()
-        let names = [configuration.encoder.model, configuration.text?.model, configuration.language?.model]
+        let image = configuration.kind == .audioLanguage ? nil : configuration.encoder
+        let audio = configuration.audio?.encoder.model
+        let names = [image?.model, audio, configuration.text?.model, configuration.language?.model]
         frozen = names.compactMap { $0 }.map { name in
           let folder = try? store.frozenModel(name)
           return (name, folder.flatMap { try? Checkpoint(contentsOf: $0) }.map { Self.count($0) })
         }
         let patch = (try? ImageEncoder.patchSize(configuration.encoder, store: store)) ?? 14
         let side = configuration.encoder.imageSize / patch
-        imageTokens = 1 + side * side
+        imageTokens = image == nil ? 0 : 1 + side * side
         video = VideoInspection(configuration, imageTokens: imageTokens)
+        self.audio = configuration.audio.map(AudioInspection.init)
       case .blip(let configuration):
         qformer = configuration.qformer
         languageSize = configuration.language?.hiddenSize ?? 0
@@ -98,7 +110,9 @@ struct InspectCommand: ParsableCommand {
         imageTokens = 1 + side * side
       }
       if let video {
-        (tokens, cost) = (video.tokens, video.cost)
+        (tokens, cost) = (video.tokens, video.cost + (audio?.cost ?? 0))
+      } else if let audio {
+        (tokens, cost) = (audio.tokens, audio.cost)
       } else if let qformer {
         tokens = qformer.queries
         cost =
@@ -118,6 +132,7 @@ struct InspectCommand: ParsableCommand {
       let counts = frozen.compactMap { item in item.count.map { (item.name, $0) } }
       line["frozen"] = Dictionary(counts) { first, _ in first }
       line["tokens"] = ["read": imageTokens * (video?.frames ?? 1), "written": tokens]
+      if let audio { line["audio_tokens"] = ["read": audio.pieces, "written": audio.tokens] }
       line["video"] = video?.json
       line["multiply_accumulates"] = cost
       line["tensors"] = Dictionary(

@@ -80,7 +80,7 @@ struct MatchCommand: ParsableCommand {
 
   private func matchClips(_ inputs: inout Inputs) throws {
     try inputs.forEachClip(
-      batch: 1, load: { try LoadedVideoModel(model, frames, missing, common, writes: false) },
+      batch: 1, load: { try LoadedVideoModel(model, frames, missing, common, writes: false, listens: false) },
       read: { loaded, path, file -> (clip: VideoFeatures, scores: [ImageTextPipeline.Score]) in
         let clip = try loaded.reader.read(file, path: path, common)
         return (clip, try loaded.model.scores([clip], texts: text, head: head.scores)[0])

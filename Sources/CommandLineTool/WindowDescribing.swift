@@ -57,9 +57,18 @@ struct WindowDescribing {
     let name = path == "-" ? "standard input" : path
     if path != "-", !FileManager.default.fileExists(atPath: path) { throw MediaError.noSuchFile(path) }
     let model = try describing.loadVideos().model
+    let isHeard = model.sound != nil && isRegular(path)
+    if model.sound != nil && !isHeard {
+      Notes.write(
+        "\(name): the sound of a stream is read from files alone: the model reads no tokens of sound", describing.common
+      )
+    }
+    let file = URL(fileURLWithPath: path)
+    let listen: @Sendable (ClosedRange<Double>) throws -> AudioClip? = { try AudioClip.track(of: file, during: $0) }
     var describer = try WindowDescriber(
       model, length: windows.window, stride: windows.stride, prompt: prompt(model.questions),
-      options: describing.options, stops: describing.text.stop)
+      options: describing.options, stops: describing.text.stop,
+      listen: isHeard ? listen : nil)
     var last = Date()
     func show(_ window: DescribedWindow) {
       let seconds = Date().timeIntervalSince(last)
@@ -68,6 +77,7 @@ struct WindowDescribing {
         var object = Describing.object(window.answer, seconds: seconds)
         (object["input"], object["start"], object["end"]) = (path, window.span.lowerBound, window.span.upperBound)
         object["frames"] = window.seconds.rounded
+        if model.configuration.audio != nil { object["audio_tokens"] = window.soundTokens }
         Output.json(object)
       } else {
         let span = String(format: "%.2f–%.2f s", window.span.lowerBound, window.span.upperBound)

@@ -15,6 +15,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     case cascadedVideo = "qformer_cascaded_video"
     /// `SpatioTemporalQFormer`: the same, over space and time at once.
     case spatioTemporalVideo = "qformer_spatio_temporal_video"
+    /// `AudioQFormer` alone: sound to language model.
+    case audioLanguage = "qformer_audio_language"
 
     /// Whether it reads clips.
     public var readsVideo: Bool { self == .cascadedVideo || self == .spatioTemporalVideo }
@@ -73,6 +75,24 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     public init() {}
   }
 
+  /// The branch for sound, beside that for frames or alone.
+  public struct Audio: Codable, Sendable, Equatable {
+    /// The audio encoder, and how a sound is cut for it.
+    public var encoder: AudioEncoderConfiguration
+    /// Sizes of the Q-Former that reads the pieces.
+    public var sizes: AudioQFormerConfiguration
+
+    /// Puts a Q-Former behind an encoder.
+    public init(encoder: AudioEncoderConfiguration = .init(), sizes: AudioQFormerConfiguration = .small) {
+      (self.encoder, self.sizes) = (encoder, sizes)
+    }
+
+    enum CodingKeys: String, CodingKey {
+      case encoder
+      case sizes = "config"
+    }
+  }
+
   /// The frozen language model.
   public struct Language: Codable, Sendable, Equatable {
     /// Name or folder of the model.
@@ -81,6 +101,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     public var template: PromptTemplate?
     /// Whether prompts become tokens as a published model's processor does it, and not as this package trains.
     public var usesPublishedPrompts: Bool?
+    /// Video-LLaMA's words around clip and question, in the place of a template.
+    public var conversation: VideoLLaMAConversation?
     /// Stands for each picture token where repeated tokens are counted; they are not counted when it is left out.
     public var imageTokenID: Int?
 
@@ -88,7 +110,7 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     public init() {}
 
     enum CodingKeys: String, CodingKey {
-      case model, template
+      case model, template, conversation
       case usesPublishedPrompts = "published_prompts"
       case imageTokenID = "image_token_index"
     }
@@ -96,7 +118,7 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
 
   /// Which adapter it is.
   public var kind: Kind
-  /// The image encoder.
+  /// The image encoder; an adapter for sound alone has none, and does not write this field.
   public var encoder = Encoder()
   /// The text model, of an adapter whose Q-Former reads text.
   public var text: Text?
@@ -112,6 +134,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
   public var spatioTemporal: SpatioTemporalConfiguration?
   /// The frames that a video adapter reads.
   public var frames: Frames?
+  /// The branch for sound, of an adapter that hears.
+  public var audio: Audio?
   /// The published model that it was converted from.
   public var published: BLIPConfiguration.Architecture?
 
@@ -122,8 +146,40 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     case imageLanguage = "image_language_config"
     case cascaded = "cascaded_video_config"
     case spatioTemporal = "spatio_temporal_video_config"
-    case frames
+    case frames, audio
     case published = "published_architecture"
+  }
+
+  /// The kind must be there, and the image encoder unless the adapter is for sound alone.
+  public init(from decoder: any Decoder) throws {
+    let fields = try decoder.container(keyedBy: CodingKeys.self)
+    kind = try fields.decode(Kind.self, forKey: .kind)
+    if kind != .audioLanguage { encoder = try fields.decode(Encoder.self, forKey: .encoder) }
+    text = try fields.decodeIfPresent(Text.self, forKey: .text)
+    language = try fields.decodeIfPresent(Language.self, forKey: .language)
+    imageText = try fields.decodeIfPresent(ImageTextConfiguration.self, forKey: .imageText)
+    imageLanguage = try fields.decodeIfPresent(ImageLanguageConfiguration.self, forKey: .imageLanguage)
+    cascaded = try fields.decodeIfPresent(CascadedVideoConfiguration.self, forKey: .cascaded)
+    spatioTemporal = try fields.decodeIfPresent(SpatioTemporalConfiguration.self, forKey: .spatioTemporal)
+    frames = try fields.decodeIfPresent(Frames.self, forKey: .frames)
+    audio = try fields.decodeIfPresent(Audio.self, forKey: .audio)
+    published = try fields.decodeIfPresent(BLIPConfiguration.Architecture.self, forKey: .published)
+  }
+
+  /// Writes what is there; no image encoder for sound alone.
+  public func encode(to encoder: any Swift.Encoder) throws {
+    var fields = encoder.container(keyedBy: CodingKeys.self)
+    try fields.encode(kind, forKey: .kind)
+    if kind != .audioLanguage { try fields.encode(self.encoder, forKey: .encoder) }
+    try fields.encodeIfPresent(text, forKey: .text)
+    try fields.encodeIfPresent(language, forKey: .language)
+    try fields.encodeIfPresent(imageText, forKey: .imageText)
+    try fields.encodeIfPresent(imageLanguage, forKey: .imageLanguage)
+    try fields.encodeIfPresent(cascaded, forKey: .cascaded)
+    try fields.encodeIfPresent(spatioTemporal, forKey: .spatioTemporal)
+    try fields.encodeIfPresent(frames, forKey: .frames)
+    try fields.encodeIfPresent(audio, forKey: .audio)
+    try fields.encodeIfPresent(published, forKey: .published)
   }
 
   /// An adapter for comparing images and texts.
@@ -177,6 +233,12 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     (self.encoder, self.text, self.language) = (encoder, text, language)
   }
 
+  /// An adapter between an audio encoder and a language model.
+  public init(audio: Audio, language: Language = Language()) {
+    kind = .audioLanguage
+    (self.audio, self.language) = (audio, language)
+  }
+
   /// How a video adapter tells time.
   public var time: TimeConfiguration? { cascaded?.time ?? spatioTemporal?.time }
 
@@ -190,10 +252,17 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
       if let cascaded { return try CascadedVideoQFormer(cascaded, scope) }
     case .spatioTemporalVideo:
       if let spatioTemporal { return try SpatioTemporalQFormer(spatioTemporal, scope) }
-    case .imageText, .imageLanguage:
+    case .imageText, .imageLanguage, .audioLanguage:
       throw PipelineError.wrongModel(folder: folder.path, expected: "a video adapter", found: kind.rawValue)
     }
     throw PipelineError.badConfiguration(file: folder.path, reason: "lacks the sizes of its Q-Former")
+  }
+
+  /// Builds the branch for sound on the weights of a scope, all below `audio`; nil for an adapter that does not hear.
+  ///
+  /// - Throws: `QFormerError.invalidConfiguration`.
+  public func audioQFormer(_ scope: ParameterScope) throws -> AudioQFormer? {
+    try audio.map { try AudioQFormer($0.sizes, scope["audio"]) }
   }
 
   /// Reads `config.json` of a folder. Models that it names from `./` on lie in that folder: their names become paths.
@@ -224,6 +293,7 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
       name.hasPrefix("./") ? folder.appendingPathComponent(String(name.dropFirst(2))).path : name
     }
     encoder.model = located(encoder.model)
+    if let name = audio?.encoder.model { audio?.encoder.model = located(name) }
     if let name = text?.model { text?.model = located(name) }
     if let name = language?.model { language?.model = located(name) }
   }

@@ -174,7 +174,7 @@ public final class Explainer: Sendable {
     let contents = try ModelFolder(store.adapter(model))
     if contents.isVideoAdapter {
       self.model = .video(
-        try VideoPipeline(model, store: store, allowMissing: allowMissing, loadsLanguageModel: false))
+        try VideoPipeline(model, store: store, allowMissing: allowMissing, loadsLanguageModel: false, listens: false))
     } else if contents.comparesTexts {
       self.model = .text(try ImageTextPipeline(model, store: store, allowMissing: allowMissing))
     } else {

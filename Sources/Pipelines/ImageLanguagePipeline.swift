@@ -42,7 +42,7 @@ public final class ImageLanguagePipeline: Sendable {
   ) throws {
     let folder = try store.adapter(model)
     let contents = try ModelFolder(folder)
-    guard !contents.comparesTexts, !contents.isVideoAdapter else {
+    guard !contents.comparesTexts, !contents.isVideoAdapter, !contents.isAudioAdapter else {
       throw PipelineError.wrongModel(
         folder: folder.path, expected: "a model that writes text about pictures", found: contents.words)
     }

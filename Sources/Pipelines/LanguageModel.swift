@@ -12,6 +12,8 @@ public struct LanguageModel: Sendable {
     case beginThenText
     /// The template's words around picture and text.
     case filled(PromptTemplate)
+    /// Video-LLaMA's words around clip and question.
+    case conversation(VideoLLaMAConversation)
     /// The prompt with the special tokens of the model's tokenizer, or the begin token alone when there is no prompt: what
     /// the processors of published models do.
     case published
@@ -90,6 +92,15 @@ public struct LanguageModel: Sendable {
   /// - Throws: What loading the model or the tokenizer throws; ``PipelineError/badInput(_:)`` for a template that does not
   ///   fit the model, or beside a published model's prompts.
   init(_ configuration: AdapterConfiguration.Language, folder: URL) throws {
+    if let conversation = configuration.conversation {
+      guard configuration.template == nil, configuration.usesPublishedPrompts != true else {
+        throw PipelineError.badInput(
+          "language.conversation: expected neither template nor published_prompts beside it, in an adapter for "
+            + configuration.model)
+      }
+      try self.init(conversation, folder: folder)
+      return
+    }
     guard configuration.usesPublishedPrompts == true else {
       try self.init(folder: folder, template: configuration.template)
       return
@@ -132,6 +143,21 @@ public struct LanguageModel: Sendable {
       imageTokenID: imageTokenID)
   }
 
+  /// A language model as Video-LLaMA talks to it.
+  private init(_ conversation: VideoLLaMAConversation, folder: URL) throws {
+    let published = try LanguageModel(
+      published: LanguageTower.load(folder: folder), folder: folder,
+      beginID: readConfiguration(PublishedText.self, folder: folder).usualBeginID, imageTokenID: nil)
+    guard let causal = published.model.causal, let begin = published.beginID else {
+      throw PipelineError.badInput("language.conversation: \(folder.path) is no decoder-only model with a begin token")
+    }
+    let before = [begin] + published.ids(conversation.before)
+    try published.tokenizer.requireWords([before], count: causal.vocabularySize, of: folder.path)
+    self.init(
+      published.model, tokenizer: published.tokenizer, beginID: begin, endIDs: published.endIDs,
+      prompting: .conversation(conversation), source: folder.path, prefix: try TextPrefix(before, model: causal))
+  }
+
   /// Puts a tokenizer before a model.
   init(
     _ model: LanguageTower, tokenizer: Tokenizer, beginID: Int?, endIDs: [Int], prompting: Prompting,
@@ -162,11 +188,15 @@ public struct LanguageModel: Sendable {
 
   /// The tokens that come after those of the picture and before the answer.
   public func promptIDs(_ prompt: String?) -> [Int] {
+    if case .conversation(let words) = prompting {
+      return ids(words.between + (prompt ?? VideoLLaMAConversation.request) + words.closing)
+    }
     guard let prompt else { return openingIDs }
     switch prompting {
     case .filled(let template): return openingIDs + ids(template.lead + prompt)
     case .published: return tokenizer.encode(prompt)
-    case .beginThenText: return openingIDs + ids(prompt) + (model.causal == nil ? Array(endIDs.prefix(1)) : [])
+    case .beginThenText, .conversation:
+      return openingIDs + ids(prompt) + (model.causal == nil ? Array(endIDs.prefix(1)) : [])
     }
   }
 
@@ -183,26 +213,48 @@ public struct LanguageModel: Sendable {
     tokens: Tensor, prompts: [String?], options: GenerationOptions = GenerationOptions(), stops: [String] = [],
     onText: ((_ row: Int, _ text: String) -> Void)? = nil
   ) throws -> [Answer] {
+    let rows = try withError { withNoGrad { (0..<tokens.size(0)).map { tokens.select(0, $0) } } }
+    return try describe(rows: rows, prompts: prompts, options: options, stops: stops, onText: onText)
+  }
+
+  /// As ``describe(tokens:prompts:options:stops:onText:)``, from rows of any numbers of tokens.
+  ///
+  /// - Parameters:
+  ///   - tokens: B times `[M, d_llm]`, M of each row its own.
+  ///   - prompts: B texts, nil for none.
+  ///   - options: How text is generated.
+  ///   - stops: Strings that end a text.
+  ///   - onText: Row and text of all tokens so far, after each token.
+  /// - Throws: `GenerationError`, `TorchError`; ``PipelineError/badInput(_:)`` for a tokenizer of another model.
+  public func describe(
+    rows tokens: [Tensor], prompts: [String?], options: GenerationOptions = GenerationOptions(), stops: [String] = [],
+    onText: ((_ row: Int, _ text: String) -> Void)? = nil
+  ) throws -> [Answer] {
     let starts = prompts.map(promptIDs)
-    guard starts.count == tokens.size(0) else {
+    var stops = stops
+    if case .conversation(let words) = prompting { stops += words.stops }
+    guard starts.count == tokens.count else {
       throw GenerationError.option(
-        name: "prompts", found: "\(starts.count)", expected: "one for each of \(tokens.size(0)) pictures")
+        name: "prompts", found: "\(starts.count)", expected: "one for each of \(tokens.count) pictures")
     }
     try tokenizer.requireWords(starts, count: model.vocabularySize, of: source)
     let (embeds, mask) = try withError { withNoGrad { embedded(tokens, starts) } }
     var options = options
     options.endIDs += endIDs.filter { !options.endIDs.contains($0) }
-    let pictures = imageTokenID.map { Array(repeating: $0, count: tokens.size(1)) } ?? []
+    let history = zip(tokens, starts).map { picture, start in
+      (imageTokenID.map { Array(repeating: $0, count: picture.size(0)) } ?? []) + start
+    }
     var soFar = Array(repeating: [Int](), count: starts.count)
+    let ends = stops
     let rows = try reader.generate(
-      inputsEmbeds: embeds, attentionMask: mask, options: options, history: starts.map { pictures + $0 },
-      stop: stops.isEmpty ? nil : TextStop(stops) { tokenizer.decode($0) }
+      inputsEmbeds: embeds, attentionMask: mask, options: options, history: history,
+      stop: ends.isEmpty ? nil : TextStop(ends) { tokenizer.decode($0) }
     ) { row, id in
       guard let onText else { return }
       soFar[row].append(id)
-      onText(row, cut(soFar[row], stops))
+      onText(row, cut(soFar[row], ends))
     }
-    return rows.map { Answer(text: cut($0, stops), tokenIDs: $0) }
+    return rows.map { Answer(text: cut($0, ends), tokenIDs: $0) }
   }
 
   /// As ``describe(tokens:prompts:options:stops:onText:)``, with one prompt for all rows.
@@ -230,22 +282,22 @@ public struct LanguageModel: Sendable {
     return String(whole[..<(ends.min() ?? whole.endIndex)]).trimmingCharacters(in: .whitespacesAndNewlines)
   }
 
-  /// Picture tokens, then words, in rows of one length: shorter rows are padded in front.
-  private func embedded(_ tokens: Tensor, _ starts: [[Int]]) -> (embeds: Tensor, mask: Tensor?) {
-    let longest = starts.map(\.count).max() ?? 0
-    guard longest > 0 else { return (tokens, nil) }
-    if starts.allSatisfy({ $0.count == longest }) {
-      return (.cat([tokens, model.embed(Tensor(starts.flatMap { $0 }, [starts.count, longest]))], 1), nil)
+  /// Picture tokens `[M, d_llm]` of each row, then words, in rows of one length: shorter rows are padded in front.
+  private func embedded(_ tokens: [Tensor], _ starts: [[Int]]) -> (embeds: Tensor, mask: Tensor?) {
+    let (most, longest) = (tokens.map { $0.size(0) }.max() ?? 0, starts.map(\.count).max() ?? 0)
+    if tokens.allSatisfy({ $0.size(0) == most }), starts.allSatisfy({ $0.count == longest }) {
+      let pictures = Tensor.stack(tokens)  // [B, M, d_llm]
+      guard longest > 0 else { return (pictures, nil) }
+      return (.cat([pictures, model.embed(Tensor(starts.flatMap { $0 }, [starts.count, longest]))], 1), nil)
     }
-    let length = tokens.size(1) + longest
+    let lengths = zip(tokens, starts).map { $0.size(0) + $1.count }
+    let length = lengths.max() ?? 0
     var mask: [Float] = []
-    let rows = starts.enumerated().map { row, start in
-      let padding = longest - start.count
-      mask += Array(repeating: 0, count: padding) + Array(repeating: 1, count: length - padding)
-      let picture = tokens.select(0, row)  // [M, d_llm]
-      let parts =
-        [Tensor.zeros([padding, picture.size(1)]), picture] + (start.isEmpty ? [] : [model.embed(Tensor(start))])
-      return Tensor.cat(parts, 0)
+    let rows = zip(zip(tokens, starts), lengths).map { row, own in
+      let (picture, start) = row
+      mask += Array(repeating: 0, count: length - own) + Array(repeating: 1, count: own)
+      let padding = own == length ? [] : [Tensor.zeros([length - own, picture.size(1)])]
+      return Tensor.cat(padding + [picture] + (start.isEmpty ? [] : [model.embed(Tensor(start))]), 0)
     }
     return (.stack(rows), Tensor(mask, [starts.count, length]))
   }

@@ -38,6 +38,16 @@ public enum ModelFolder: Sendable, Equatable {
     if case .adapter(let configuration) = self { configuration.kind.readsVideo } else { false }
   }
 
+  /// Whether it is an adapter for sound alone: an ``AudioPipeline`` takes it.
+  public var isAudioAdapter: Bool {
+    if case .adapter(let configuration) = self { configuration.kind == .audioLanguage } else { false }
+  }
+
+  /// Whether it hears: an adapter with a branch for sound.
+  public var hears: Bool {
+    if case .adapter(let configuration) = self { configuration.audio != nil } else { false }
+  }
+
   /// Whether it reads clips: a video adapter, or InstructBLIP-Video.
   public var readsVideo: Bool {
     if case .blip(let configuration) = self { return configuration.architecture == .instructBLIPVideo }
@@ -52,7 +62,9 @@ public enum ModelFolder: Sendable, Equatable {
 
   /// What it is and does, for errors.
   public var words: String {
-    isVideoAdapter ? "\(name), which reads videos" : "\(name), which \(comparesTexts ? "compares" : "writes") texts"
+    isVideoAdapter
+      ? "\(name), which reads videos"
+      : isAudioAdapter ? "\(name), which reads sound" : "\(name), which \(comparesTexts ? "compares" : "writes") texts"
   }
 
   /// What it is, in the words of its `config.json`.

@@ -10,6 +10,9 @@ public struct VideoFeatures: Sendable {
   public let seconds: [Double]
   /// Compressed frames that were missing, incomplete or could not be decoded.
   public let lostPackets: Int
+  /// What the audio encoder says of the clip's sound, `[1, S, Da]`; nil for a clip without a sound track, and where nobody
+  /// listens.
+  public var sound: TimedFeatures?
 
   /// Features that are there already.
   ///
@@ -17,14 +20,16 @@ public struct VideoFeatures: Sendable {
   ///   - features: `[T, N, Dv]`.
   ///   - seconds: T times.
   ///   - lostPackets: Compressed frames that were lost.
+  ///   - sound: `[1, S, Da]`, from ``AudioBranch/features(of:)``.
   /// - Throws: ``PipelineError/badInput(_:)`` for a clip without frames and for another number of times.
-  public init(_ features: Tensor, seconds: [Double], lostPackets: Int = 0) throws {
+  public init(_ features: Tensor, seconds: [Double], lostPackets: Int = 0, sound: TimedFeatures? = nil) throws {
     guard features.rank == 3, features.size(0) > 0, features.size(0) == seconds.count else {
       throw PipelineError.badInput(
         "features of a clip: expected [T, N, Dv] of at least one frame and T times, found \(features.shape) and "
           + "\(seconds.count) times")
     }
     (self.features, self.seconds, self.lostPackets) = (features, seconds, lostPackets)
+    self.sound = sound
   }
 
   /// T.

@@ -6,7 +6,8 @@ public import QFormer
 public import Torch
 
 /// Video in, text, scores or tokens out: image encoder on frames, video Q-Former, and what the adapter has beside it, a
-/// language model, heads for comparing videos with texts, or both. A picture is a clip of one frame.
+/// language model, heads for comparing videos with texts, or both. A picture is a clip of one frame. What an adapter that
+/// hears says of a clip's sound stands before what it says of the frames; a clip without a sound track has none of it.
 ///
 /// ```swift
 /// let model = try VideoPipeline("runs/stamps-video/adapter")
@@ -24,6 +25,8 @@ public final class VideoPipeline: Sendable {
   public let texts: TextEncoder?
   /// The language model; nil for an adapter without a projection to one, and where it was not asked for.
   public let language: LanguageModel?
+  /// The branch for sound; nil for an adapter that does not hear, and where it was not asked for.
+  public let sound: AudioBranch?
   /// How a question becomes a prompt.
   public let questions: QuestionTemplate
   /// What became of the keys of the adapter's own file.
@@ -38,10 +41,12 @@ public final class VideoPipeline: Sendable {
   ///   - allowMissing: Patterns (`*` stands for anything) of keys that the adapter's file may lack; they are initialised
   ///     afresh, and ``report`` names them.
   ///   - loadsLanguageModel: Off to leave the language model where it is: for scores and tokens.
+  ///   - listens: Off to leave the audio encoder where it is: sound is not read then.
   /// - Throws: ``PipelineError`` when something is not there or is of another kind, `CheckpointError` when weights do
   ///   not fit.
   public init(
-    _ model: String, store: ModelStore = ModelStore(), allowMissing: [String] = [], loadsLanguageModel: Bool = true
+    _ model: String, store: ModelStore = ModelStore(), allowMissing: [String] = [], loadsLanguageModel: Bool = true,
+    listens: Bool = true
   ) throws {
     folder = try store.adapter(model)
     let contents = try ModelFolder(folder)
@@ -51,11 +56,17 @@ public final class VideoPipeline: Sendable {
     let folder = folder
     self.configuration = configuration
     encoder = try ImageEncoder(configuration.encoder, store: store)
-    (adapter, report) = try loadModel(
+    let loaded = try loadModel(
       from: Checkpoint(contentsOf: folder), bases: configuration.text.map { [try $0.wordTable(in: store)] } ?? [],
       allowMissing: allowMissing
-    ) { try configuration.videoQFormer($0, folder: folder) }
+    ) { (video: try configuration.videoQFormer($0, folder: folder), audio: try configuration.audioQFormer($0)) }
+    (adapter, report) = (loaded.model.video, loaded.report)
     let adapter = adapter
+    if listens, let audio = configuration.audio, let qformer = loaded.model.audio {
+      sound = try AudioBranch(audio, qformer, folder: folder, store: store)
+    } else {
+      sound = nil
+    }
     texts = try adapter.heads.map { _ in
       guard let text = configuration.text else {
         throw PipelineError.badConfiguration(file: folder.path, reason: "compares texts, but names no text model")
@@ -74,7 +85,11 @@ public final class VideoPipeline: Sendable {
     } else {
       language = nil
     }
-    questions = configuration.published.map(QuestionTemplate.init) ?? .questionAnswer
+    questions = configuration.questions
+    if let size = configuration.audio?.sizes.languageSize, size != adapter.languageSize {
+      throw bad(
+        "the audio Q-Former writes width \(size), that of videos \(adapter.languageSize.map(String.init) ?? "none")")
+    }
     guard encoder.width == adapter.encoderWidth else {
       throw bad("the adapter reads width \(adapter.encoderWidth), but the encoder gives \(encoder.width)")
     }
@@ -85,14 +100,18 @@ public final class VideoPipeline: Sendable {
 
   // MARK: Clips
 
-  /// Features of the frames of a file: a video, or a picture as a clip of one frame.
+  /// Features of the frames of a file, a video, or a picture as a clip of one frame; and of its sound, where the adapter
+  /// hears and the file has a sound track.
   ///
   /// - Parameters:
   ///   - file: Any file that `VisualFile` reads.
   ///   - frames: Which frames; those that the adapter was trained on when left out. Times must ascend.
   /// - Throws: `MediaError`, ``PipelineError/badInput(_:)``, `TorchError`.
   public func features(of file: URL, frames: FrameChoice? = nil) throws -> VideoFeatures {
-    try encoder.features(of: VisualFile(contentsOf: file), frames: frames ?? usualFrames, name: file.path)
+    var clip = try encoder.features(
+      of: VisualFile(contentsOf: file), frames: frames ?? usualFrames, name: file.path)
+    clip.sound = try sound?.features(of: file)
+    return clip
   }
 
   /// What the video's queries say of clips.
@@ -106,13 +125,30 @@ public final class VideoPipeline: Sendable {
     }
   }
 
-  /// What the language model reads, `[B, M, d_llm]`. Tokens of other senses, such as those of sound, stand before these.
+  /// What the language model reads of frames, `[B, M, d_llm]`. Tokens of sound stand before these: see
+  /// ``languageTokens(ofClips:)``.
   ///
   /// - Parameter clip: As in ``queries(of:)``.
   /// - Throws: `QFormerError`, `TorchError`.
   public func languageTokens(of clip: TimedFeatures) throws -> Tensor {
     let hidden = try queries(of: clip)
     return try withError { try withNoGrad { try adapter.languageTokens(hidden) } }
+  }
+
+  /// What the language model reads of clips, for each `[tokens, d_llm]`: the tokens of its sound, then those of its frames.
+  /// A clip without sound has the latter alone.
+  ///
+  /// - Parameter clips: Of any numbers of frames.
+  /// - Throws: ``PipelineError/badInput(_:)`` for sound that no branch reads; `QFormerError`, `TorchError`.
+  public func languageTokens(ofClips clips: [VideoFeatures]) throws -> [Tensor] {
+    guard !clips.isEmpty else { return [] }
+    let frames = try languageTokens(of: VideoFeatures.batch(clips))  // [B, M, d_llm]
+    return try clips.enumerated().map { row, clip in
+      guard let heard = clip.sound else { return withNoGrad { frames.select(0, row) } }
+      guard let sound else { throw PipelineError.badInput("\(folder.path): a clip with sound, but no branch for it") }
+      let tokens = try sound.languageTokens(of: heard)
+      return try withError { withNoGrad { .cat([tokens.select(0, 0), frames.select(0, row)], 0) } }
+    }
   }
 
   // MARK: Text
@@ -127,6 +163,17 @@ public final class VideoPipeline: Sendable {
       )
     }
     return language
+  }
+
+  /// What the language model is told about a clip: the prompt as it is, or, of Video-LLaMA, when its frames were taken and
+  /// the question.
+  ///
+  /// - Parameters:
+  ///   - prompt: Text that the answer continues; nil for a caption.
+  ///   - seconds: When each frame was taken.
+  public func prompt(_ prompt: String?, at seconds: [Double]) -> String? {
+    guard configuration.language?.conversation != nil else { return prompt }
+    return VideoLLaMAConversation.times(seconds) + (prompt ?? VideoLLaMAConversation.request)
   }
 
   /// Describes clips, or continues prompts about them.
@@ -145,8 +192,11 @@ public final class VideoPipeline: Sendable {
     let language = try requireLanguage()
     guard !clips.isEmpty else { return [] }
     return try language.describe(
-      tokens: languageTokens(of: VideoFeatures.batch(clips)),
-      prompts: prompts ?? Array(repeating: nil, count: clips.count), options: options, stops: stops, onText: onText)
+      rows: languageTokens(ofClips: clips),
+      prompts: (prompts ?? Array(repeating: nil, count: clips.count)).enumerated().map { row, text in
+        clips.indices.contains(row) ? prompt(text, at: clips[row].seconds) : text
+      },
+      options: options, stops: stops, onText: onText)
   }
 
   // MARK: Scores
@@ -191,5 +241,12 @@ extension AdapterConfiguration.Frames {
     case .uniform: .uniform(count)
     case .uniformMiddle: .uniformMiddle(count)
     }
+  }
+}
+
+extension AdapterConfiguration {
+  /// How a question becomes a prompt.
+  var questions: QuestionTemplate {
+    language?.conversation != nil ? .asItIs : published.map(QuestionTemplate.init) ?? .questionAnswer
   }
 }

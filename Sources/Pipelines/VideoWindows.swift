@@ -10,6 +10,8 @@ public struct DescribedWindow: Sendable, Equatable {
   public let seconds: [Double]
   /// The text.
   public let answer: LanguageModel.Answer
+  /// How many tokens of sound the language model has read; 0 for a silent window and where nobody listens.
+  public let soundTokens: Int
 
   /// When its first and its last frame are shown, in seconds.
   public var span: ClosedRange<Double> { (seconds.first ?? 0)...(seconds.last ?? 0) }
@@ -25,6 +27,7 @@ public struct WindowDescriber {
   private let prompt: String?
   private let options: GenerationOptions
   private let stops: [String]
+  private let listen: (@Sendable (ClosedRange<Double>) throws -> AudioClip?)?
   private var stream: WindowStream
   private var seconds: [Double] = []
   private let length: Int
@@ -38,11 +41,14 @@ public struct WindowDescriber {
   ///   - prompt: Text that every answer continues; nil for captions.
   ///   - options: How text is generated.
   ///   - stops: Strings that end a text.
+  ///   - listen: Where the adapter hears: gives the sound between two moments, in seconds from the stream's start, or nil
+  ///     where there is none. A stream is silent when left out.
   /// - Throws: ``PipelineError/wrongModel(folder:expected:found:)`` for an adapter of another kind;
   ///   `QFormerError.invalidConfiguration` for a window that cannot be.
   public init(
     _ pipeline: VideoPipeline, length: Int? = nil, stride: Int? = nil, prompt: String? = nil,
-    options: GenerationOptions = GenerationOptions(), stops: [String] = []
+    options: GenerationOptions = GenerationOptions(), stops: [String] = [],
+    listen: (@Sendable (ClosedRange<Double>) throws -> AudioClip?)? = nil
   ) throws {
     guard let cascade = pipeline.adapter as? CascadedVideoQFormer else { throw pipeline.isNoCascade }
     let length = length ?? (pipeline.configuration.frames ?? AdapterConfiguration.Frames()).count
@@ -52,7 +58,7 @@ public struct WindowDescriber {
     stream = try WindowStream(
       cascade, window: SlidingWindow(length: length, stride: stride ?? length, positions: positions), history: 0)
     (self.pipeline, self.cascade, self.length) = (pipeline, cascade, length)
-    (self.prompt, self.options, self.stops) = (prompt, options, stops)
+    (self.prompt, self.options, self.stops, self.listen) = (prompt, options, stops, listen)
     language = try pipeline.requireLanguage()
   }
 
@@ -75,9 +81,24 @@ public struct WindowDescriber {
   }
 
   private func describe(_ window: WindowStream.Window) throws -> DescribedWindow {
-    let tokens = try withError { try withNoGrad { try cascade.languageTokens(window.hidden) } }
-    let answers = try language.describe(tokens: tokens, prompt: prompt, options: options, stops: stops)
-    return DescribedWindow(seconds: seconds.suffix(window.frames.count), answer: answers[0])
+    let seconds = Array(seconds.suffix(window.frames.count))
+    let frames = try withError { try withNoGrad { try cascade.languageTokens(window.hidden).select(0, 0) } }
+    let heard = try sound(seconds)
+    let tokens = try withError { withNoGrad { heard.map { Tensor.cat([$0, frames], 0) } ?? frames } }
+    let answers = try language.describe(
+      rows: [tokens], prompts: [pipeline.prompt(prompt, at: seconds)], options: options, stops: stops)
+    return DescribedWindow(seconds: seconds, answer: answers[0], soundTokens: heard?.size(0) ?? 0)
+  }
+
+  /// The tokens `[M, d_llm]` of what is heard while frames are shown, the last one as long as the others in the mean.
+  private func sound(_ seconds: [Double]) throws -> Tensor? {
+    guard let branch = pipeline.sound, let listen, let first = seconds.first, let last = seconds.last else {
+      return nil
+    }
+    let distance = seconds.count > 1 ? (last - first) / Double(seconds.count - 1) : 1
+    guard let clip = try listen(first...last + max(distance, 0)) else { return nil }
+    let tokens = try branch.languageTokens(of: branch.encoder.features([clip]))
+    return withNoGrad { tokens.select(0, 0) }
   }
 }
 

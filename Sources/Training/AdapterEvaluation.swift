@@ -53,7 +53,13 @@ public struct AdapterEvaluation: Codable, Sendable {
     case .cascadedVideo, .spatioTemporalVideo:
       recipe.objective = configuration.language == nil ? .videoText : .videoLanguage
       if let frames = configuration.frames { (recipe.video.frames, recipe.video.place) = (frames.count, frames.place) }
+    case .audioLanguage:
+      throw PipelineError.wrongModel(
+        folder: try store.adapter(model).path, expected: "an adapter of pictures or videos",
+        found: "one for sound alone")
     }
+    // What the adapter listens to, and not what the recipe would train.
+    recipe.audio = configuration.language == nil ? nil : configuration.audio.map { Recipe.Audio(encoder: $0.encoder) }
     let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
     var results = data.validation.map { Result(set: $0.name, images: $0.features.count) }
     func retrieve(_ adapter: any VideoQFormer, _ texts: TextEncoder, _ text: AdapterConfiguration.Text) throws {
@@ -66,15 +72,15 @@ public struct AdapterEvaluation: Codable, Sendable {
         (results[index].ridge, results[index].canonical) = (linear.ridge, linear.canonical)
       }
     }
-    func write(_ adapter: any VideoConnector, _ language: LanguageModel) throws {
+    func write(_ adapter: ClipConnector, _ language: LanguageModel) throws {
       for (index, set) in data.validation.enumerated() {
         let count = set.features.count
         results[index].captions = try CaptionEvaluation.run(
-          adapter, language, features: set.features, captions: set.captions, options: options, isBlindToo: true,
+          adapter, language, set, options: options, isBlindToo: true,
           training: (data.train.features, data.train.captions),
           progress: Progress("captioning \(set.name)", total: count, isOn: showsProgress))
         results[index].answers = try AnswerEvaluation.run(
-          adapter, language, features: set.features, questions: set.questions, isBlindToo: true,
+          adapter, language, set, isBlindToo: true,
           progress: Progress("asking \(set.name)", total: count, isOn: showsProgress))
       }
     }
@@ -84,11 +90,14 @@ public struct AdapterEvaluation: Codable, Sendable {
       try retrieve(FirstFrameQFormer(pipeline.adapter), pipeline.texts, configuration.text ?? .init())
     case .imageLanguage:
       let pipeline = try ImageLanguagePipeline(model, store: store)
-      try write(FirstFrameConnector(pipeline.adapter), pipeline.language)
+      try write(ClipConnector(video: FirstFrameConnector(pipeline.adapter)), pipeline.language)
+    case .audioLanguage: break
     case .cascadedVideo, .spatioTemporalVideo:
       let pipeline = try VideoPipeline(model, store: store)
       if let texts = pipeline.texts, let text = configuration.text { try retrieve(pipeline.adapter, texts, text) }
-      if let language = pipeline.language { try write(pipeline.adapter, language) }
+      if let language = pipeline.language {
+        try write(ClipConnector(video: pipeline.adapter, audio: pipeline.sound?.qformer), language)
+      }
     }
     return AdapterEvaluation(model: model, results: results)
   }

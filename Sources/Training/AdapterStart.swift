@@ -27,6 +27,7 @@ struct AdapterStart {
   /// Whether a parameter is trained.
   static func isTrained(_ name: String, _ recipe: Recipe) -> Bool {
     if wordTables.contains(name) { return false }
+    if recipe.audio?.freezeVideo == true { return name.hasPrefix("audio.") }
     return recipe.video.freeze == .none || !recipe.objective.readsVideo
       || !SpatioTemporalQFormer.isInheritedAttention(name)
   }
@@ -53,6 +54,9 @@ struct AdapterStart {
     guard languageSize != nil || adapter.text.map({ $0.model == recipe.text.model }) ?? true else {
       throw maker.bad(folder, "adapter.start was trained on another text model: \(adapter.text?.model ?? "none")")
     }
+    guard adapter.audio == nil || recipe.audio != nil else {
+      throw maker.bad(folder, "adapter.start has a branch for sound: go on with it by audio")
+    }
     switch (adapter.kind, recipe.video.family) {
     case (.imageText, .cascaded), (.imageLanguage, .cascaded):
       return try maker.cascade(image: Checkpoint(contentsOf: folder), adapter)
@@ -60,7 +64,7 @@ struct AdapterStart {
       return try maker.expansion(of: maker.image(adapter, folder: folder))
     case (.cascadedVideo, .cascaded), (.spatioTemporalVideo, .spatioTemporal):
       return try maker.continuation(of: adapter, folder: folder)
-    case (.cascadedVideo, .spatioTemporal), (.spatioTemporalVideo, .cascaded):
+    case (.cascadedVideo, .spatioTemporal), (.spatioTemporalVideo, .cascaded), (.audioLanguage, _):
       throw maker.bad(
         folder, "adapter.start is \(adapter.kind.rawValue), but video.family is \(recipe.video.family.rawValue)")
     }
@@ -309,7 +313,7 @@ private struct Maker {
     }
     let parameters = Parameters()
     let projection = "language_projection.*"
-    let unused = (readsText ? [] : Self.textSide) + (isProjecting ? [] : [projection])
+    let unused = (readsText ? [] : Self.textSide) + (isProjecting ? [] : [projection]) + ["audio.*"]
     // A projection to another language model would not fit: a new one takes its place.
     let keyMap =
       isProjecting ? KeyMap.identity : KeyMap([KeyMap.Rule("language_projection", "new.language_projection")])

@@ -18,6 +18,9 @@ public struct AnswerEvaluation: Codable, Sendable, Equatable {
     public let blind: Double?
     /// What guessing reaches: the mean of 1 / choices.
     public let chance: Double
+    /// The part that is answered rightly without the clip's sound; nil for a model that does not hear, and where that was
+    /// not asked for.
+    public var deaf: Double?
   }
 
   /// What all questions together are called.
@@ -28,24 +31,26 @@ public struct AnswerEvaluation: Codable, Sendable, Equatable {
 
   /// Answers the questions of the first `limit` images or clips of a set.
   ///
-  /// - Parameter isBlindToo: Whether to answer everything once more with the features of another clip.
+  /// - Parameter isBlindToo: Whether to answer everything once more with frames and sound of another clip and, with a
+  ///   model that hears, once more with the right frames and no sound.
   /// - Returns: Nil where there is no question.
   /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for a language model that cannot be asked; `QFormerError`,
   ///   `TorchError`.
   static func run(
-    _ adapter: any VideoConnector, _ language: LanguageModel, features: FeatureStack, questions: [[Question]],
-    limit: Int = .max, isBlindToo: Bool, progress: Progress? = nil
+    _ adapter: ClipConnector, _ language: LanguageModel, _ set: TrainingData.Part, limit: Int = .max,
+    isBlindToo: Bool, progress: Progress? = nil
   ) throws -> AnswerEvaluation? {
-    let rows = (0..<min(limit, features.count)).filter { !questions[$0].isEmpty }
+    let (questions, count) = (set.questions, set.features.count)
+    let rows = (0..<min(limit, count)).filter { !questions[$0].isEmpty }
     guard !rows.isEmpty else { return nil }
     try LanguageTexts.requireQuestions(language, "the recipe's language model")
     let asked = rows.flatMap { questions[$0] }
-    func areRight(_ shift: Int) throws -> [Bool] {
+    func areRight(_ shift: Int, isDeaf: Bool = false) throws -> [Bool] {
       try RetrievalEvaluation.batches(rows, 4).flatMap { batch in
         let seen = try withError {
           try withNoGrad {
-            let clips = try features.clips(batch.map { ($0 + shift) % features.count })
-            return try adapter.languageTokens(of: clips, isTraining: false)
+            let clips = try set.clips(batch.map { ($0 + shift) % count })
+            return try adapter.languageTokens(of: isDeaf ? clips.silent : clips, isTraining: false)
           }
         }
         progress?.update(batch.last! + 1)
@@ -55,12 +60,14 @@ public struct AnswerEvaluation: Codable, Sendable, Equatable {
       }
     }
     let right = try areRight(0)
-    let blind = isBlindToo ? try areRight(max(features.count / 2, 1)) : nil
+    let blind = isBlindToo ? try areRight(max(count / 2, 1)) : nil
+    let deaf = isBlindToo && set.sounds != nil ? try areRight(0, isDeaf: true) : nil
     func task(_ name: String, _ indices: [Int]) -> Task {
       func part(_ right: [Bool]) -> Double { Double(indices.count { right[$0] }) / Double(indices.count) }
       let chance = indices.reduce(0.0) { $0 + 1 / Double(asked[$1].choices.count) } / Double(indices.count)
       return Task(
-        task: name, questions: indices.count, accuracy: part(right), blind: blind.map(part), chance: chance)
+        task: name, questions: indices.count, accuracy: part(right), blind: blind.map(part), chance: chance,
+        deaf: deaf.map(part))
     }
     let kinds = Dictionary(grouping: asked.indices) { asked[$0].task }
     return AnswerEvaluation(
@@ -72,14 +79,14 @@ public struct AnswerEvaluation: Codable, Sendable, Equatable {
   /// - Parameters:
   ///   - tokens: `[B, M, d_llm]`.
   ///   - questions: For each row at least one.
-  static func choices(_ language: LanguageModel, tokens: Tensor, questions: [[Question]]) throws -> [[Int]] {
+  static func choices(_ language: LanguageModel, tokens: SeenTokens, questions: [[Question]]) throws -> [[Int]] {
     try scores(language, tokens: tokens, questions: questions).map { row in
       row.map { scores in scores.indices.max { (scores[$0], -$0) < (scores[$1], -$1) } ?? 0 }
     }
   }
 
   /// The mean log-likelihood of every choice of each question of each row.
-  static func scores(_ language: LanguageModel, tokens: Tensor, questions: [[Question]]) throws -> [[[Double]]] {
+  static func scores(_ language: LanguageModel, tokens: SeenTokens, questions: [[Question]]) throws -> [[[Double]]] {
     let texts = questions.map { list in
       list.flatMap { question in question.choices.map { LanguageTexts.answer($0, to: question, language) } }
     }
@@ -92,7 +99,10 @@ public struct AnswerEvaluation: Codable, Sendable, Equatable {
       let found = try withError {
         withNoGrad {
           LanguageTexts.meanLogLikelihoods(
-            language, tokens: tokens.indexSelect(0, Tensor(present)), texts: present.map { pieces[$0] })
+            language,
+            tokens: SeenTokens(
+              tokens: tokens.tokens.indexSelect(0, Tensor(present)), absent: present.map { tokens.absent[$0] }),
+            texts: present.map { pieces[$0] })
         }
       }
       var next = 0
@@ -120,6 +130,7 @@ public struct AnswerEvaluation: Codable, Sendable, Equatable {
       out["qa.\(task.task).chance"] = task.chance * 100
       out["qa.\(task.task).questions"] = task.questions
       if let blind = task.blind { out["qa.\(task.task).blind"] = blind * 100 }
+      if let deaf = task.deaf { out["qa.\(task.task).deaf"] = deaf * 100 }
     }
     return out
   }
@@ -127,7 +138,8 @@ public struct AnswerEvaluation: Codable, Sendable, Equatable {
   /// A line for each kind of question, in percent.
   public var lines: [String] {
     tasks.map { task in
-      let blind = task.blind.map { String(format: " blind %.1f", $0 * 100) } ?? ""
+      let baselines = [("blind", task.blind), ("deaf", task.deaf)]
+      let blind = baselines.compactMap { name, part in part.map { String(format: " \(name) %.1f", $0 * 100) } }.joined()
       return String(
         format: "%@ %.1f%@ chance %.1f (%d questions)", task.task as NSString, task.accuracy * 100, blind as NSString,
         task.chance * 100, task.questions)

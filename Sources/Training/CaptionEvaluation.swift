@@ -42,22 +42,25 @@ public struct CaptionEvaluation: Codable, Sendable, Equatable {
   ///   - training: Where the nearest training image's caption comes from; none for no such baseline.
   ///   - isBlindToo: Whether to caption everything once more with the features of the next image.
   static func run(
-    _ adapter: any VideoConnector, _ language: LanguageModel, features: FeatureStack, captions: [[String]],
-    limit: Int = .max, options: GenerationOptions, isBlindToo: Bool = false,
+    _ adapter: ClipConnector, _ language: LanguageModel, _ set: TrainingData.Part, limit: Int = .max,
+    options: GenerationOptions, isBlindToo: Bool = false,
     training: (features: FeatureStack, captions: [[String]])? = nil, progress: Progress? = nil
   ) throws -> CaptionEvaluation {
+    let (features, captions) = (set.features, set.captions)
     let count = min(limit, features.count)
     let rows = Array(0..<count)
     func describe(_ shift: Int) throws -> [String] {
       try RetrievalEvaluation.batches(rows, 32).flatMap { batch in
         let tokens = try withError {
           try withNoGrad {
-            let seen = try features.clips(batch.map { ($0 + shift) % features.count })
-            return try adapter.languageTokens(of: seen, isTraining: false)
+            let seen = try set.clips(batch.map { ($0 + shift) % features.count })
+            return try adapter.languageTokens(of: seen, isTraining: false).rows
           }
         }
         progress?.update(batch.last! + 1)
-        return try language.describe(tokens: tokens, options: options).map(\.text)
+        return try language.describe(
+          rows: tokens, prompts: tokens.map { _ in nil }, options: options
+        ).map(\.text)
       }
     }
     let references = Array(captions.prefix(count))

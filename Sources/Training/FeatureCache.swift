@@ -177,7 +177,7 @@ public final class FeatureCache {
   // MARK: Files
 
   // Written in blocks of rows, each a file of its own, so that an interruption loses at most one block.
-  private static func write(
+  static func write(
     to file: URL, count: Int, blockSize: Int, batchSize: Int, showsProgress: Bool,
     _ encode: (Range<Int>) throws -> [(name: String, tensor: Tensor)]
   ) throws {
@@ -216,7 +216,9 @@ public final class FeatureCache {
 
   /// The same for clips, with all their frames and times. Clips are made anew more often than pictures: the age of each
   /// file counts, too.
-  private static func clipFingerprint(_ clips: CaptionedImages) -> String {
+  ///
+  /// - Parameter readsSound: Whether the files count that hold sound alone.
+  static func clipFingerprint(_ clips: CaptionedImages, readsSound: Bool = false) -> String {
     var ages: [String: String] = [:]
     func age(_ path: String) -> String {
       if let known = ages[path] { return known }
@@ -227,12 +229,13 @@ public final class FeatureCache {
     }
     return clips.map { clip in
       let frames = clip.frames.map { "\($0)|\($0.offset)|\(age($0.path))" }
-      return "\(clip.id)|\(clip.isVideo)|\(clip.seconds ?? [])|\(frames.joined(separator: "|"))"
+      let sound = !readsSound ? "" : clip.sound.map { "|\($0)|\($0.offset)|\(age($0.path))" } ?? ""
+      return "\(clip.id)|\(clip.isVideo)|\(clip.seconds ?? [])|\(frames.joined(separator: "|"))\(sound)"
     }.joined(separator: "\n")
   }
 
   /// FNV-1a over the key's bytes, as a file name.
-  private static func hash(_ key: String) -> String {
+  static func hash(_ key: String) -> String {
     let value = key.utf8.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
     return String(value, radix: 16)
   }

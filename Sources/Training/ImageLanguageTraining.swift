@@ -36,8 +36,7 @@ public enum ImageLanguageTraining {
 
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
-    let start = try connector(
-      recipe, store: store, languageSize: language.model.hiddenSize, features: data.train.features)
+    let start = try connector(recipe, store: store, languageSize: language.model.hiddenSize, data: data.train)
     let (model, parameters) = (start.model, start.parameters)
     parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
     let trainable = parameters.trainable
@@ -61,8 +60,14 @@ public enum ImageLanguageTraining {
     let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
     let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
     var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
-    if step == 0 && !start.isProjecting {
-      try scaleProjection(model, parameters, features: data.train.features, to: options.tokenScale)
+    if step == 0 {
+      if !start.isProjecting {
+        try scaleProjection(model.video, parameters, features: data.train.features, to: options.tokenScale)
+      }
+      if let audio = model.audio, let sounds = data.train.sounds, !start.isProjectingSound {
+        try scaleProjection(
+          audio, parameters, try sounds.sounds(Array(0..<min(64, data.train.features.count))), to: options.tokenScale)
+      }
     }
     let progress = Progress("training", total: totalSteps, isOn: showsProgress)
     var meter = Meter()
@@ -74,11 +79,10 @@ public enum ImageLanguageTraining {
       for set in data.validation {
         let (right, wrong) = try rightAndWrong(model, language, set, limit: 256)
         let scores = try CaptionEvaluation.run(
-          model, language, features: set.features, captions: set.captions,
-          limit: limit, options: generation, isBlindToo: isLast,
+          model, language, set, limit: limit, options: generation, isBlindToo: isLast,
           training: isLast ? (data.train.features, data.train.captions) : nil)
         let answers = try AnswerEvaluation.run(
-          model, language, features: set.features, questions: set.questions, limit: limit, isBlindToo: isLast)
+          model, language, set, limit: limit, isBlindToo: isLast)
         try folder.log(
           ["step": step, "validation": set.name, "lm.right": right, "lm.wrong": wrong].merging(scores.metrics) { $1 }
             .merging(answers?.metrics ?? [:]) { $1 })
@@ -97,14 +101,21 @@ public enum ImageLanguageTraining {
       let batch = try plan.batch(step: step)
       let rate = schedule(step)
       try withError {
-        let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
-        let clips = try whole.with(
-          features: PatchDropout.apply(whole.features, part: recipe.patchPart, generator: generator))
+        let whole = try data.train.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
+        let clips = Clips(
+          frames: try whole.frames.with(
+            features: PatchDropout.apply(whole.frames.features, part: recipe.patchPart, generator: generator)),
+          sounds: whole.sounds)
         let loss = try loss(
           model, language, clips: clips,
           texts: batch.map { item in
             item.captions.map { captions[item.row][$0] } + item.questions.map { questions[item.row][$0] }
           }, isTraining: true)
+        guard loss.requiresGrad else {
+          // Sound alone is trained, and no clip of the batch has any: there is nothing to learn.
+          meter.add(["lm": loss.item, "gradientNorm": 0])
+          return
+        }
         loss.backward()
         let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
         guard norm.isFinite else {
@@ -138,7 +149,7 @@ public enum ImageLanguageTraining {
   ///
   /// - Parameter texts: For each clip its texts.
   static func loss(
-    _ model: any VideoConnector, _ language: LanguageModel, clips: TimedFeatures, texts: [[SharedPrefix.Text]],
+    _ model: ClipConnector, _ language: LanguageModel, clips: Clips, texts: [[SharedPrefix.Text]],
     isTraining: Bool
   ) throws -> Tensor {
     let tokens = try model.languageTokens(of: clips, isTraining: isTraining)
@@ -148,7 +159,7 @@ public enum ImageLanguageTraining {
 
   /// Losses with the right images and with those of the next rows: their difference tells whether the model looks.
   private static func rightAndWrong(
-    _ model: any VideoConnector, _ language: LanguageModel, _ set: TrainingData.Part, limit: Int
+    _ model: ClipConnector, _ language: LanguageModel, _ set: TrainingData.Part, limit: Int
   ) throws -> (right: Double, wrong: Double) {
     let count = min(limit, set.features.count)
     let captions = set.captions.prefix(count).map { LanguageTexts.caption($0[0], language, maximum: 32) }
@@ -157,7 +168,7 @@ public enum ImageLanguageTraining {
       let sum = try withError {
         try withNoGrad {
           try batches.reduce(0.0) { sum, rows in
-            let clips = try set.features.clips(rows.map { ($0 + shift) % set.features.count })
+            let clips = try set.clips(rows.map { ($0 + shift) % set.features.count })
             let value = try loss(
               model, language, clips: clips, texts: rows.map { [captions[$0]] }, isTraining: false)
             return sum + value.item
@@ -169,24 +180,51 @@ public enum ImageLanguageTraining {
     return (try mean(0), try mean(max(set.features.count / 2, 1)))
   }
 
+  /// A model at the start of training, with its branch for sound where the recipe has one.
+  private struct Start {
+    var model: ClipConnector
+    let parameters: Parameters
+    var inherited: Set<String>
+    /// Whether the projection of what is seen has been trained.
+    let isProjecting: Bool
+    /// Whether that of what is heard has.
+    var isProjectingSound = false
+    var configuration: AdapterConfiguration
+  }
+
   /// The model that the recipe trains, of images or of clips.
   private static func connector(
-    _ recipe: Recipe, store: ModelStore, languageSize: Int, features: FeatureStack
-  ) throws -> (
-    model: any VideoConnector, parameters: Parameters, inherited: Set<String>, isProjecting: Bool,
-    configuration: AdapterConfiguration
-  ) {
+    _ recipe: Recipe, store: ModelStore, languageSize: Int, data: TrainingData.Part
+  ) throws -> Start {
     if recipe.objective.readsVideo {
-      let start = try AdapterStart.make(
-        recipe, store: store, encoderWidth: features.width, languageSize: languageSize)
-      return (start.model, start.parameters, start.inherited, start.isProjecting, start.configuration)
+      let video = try AdapterStart.make(
+        recipe, store: store, encoderWidth: data.features.width, languageSize: languageSize)
+      var start = Start(
+        model: ClipConnector(video: video.model), parameters: video.parameters, inherited: video.inherited,
+        isProjecting: video.isProjecting, configuration: video.configuration)
+      guard let options = recipe.audio, let sounds = data.sounds else { return start }
+      guard video.isProjecting || !options.freezeVideo else {
+        throw TrainingError.badRecipe(
+          file: "recipe",
+          reason: "audio.freezeVideo is true, but adapter.start has no projection to this language model")
+      }
+      let audio = try AudioStart.make(
+        recipe, options, store: store, encoderWidth: sounds.width, languageSize: languageSize)
+      for (name, tensor) in audio.parameters.all { start.parameters.insert(name, tensor) }
+      (start.model.audio, start.model.isVideoFrozen) = (audio.model, options.freezeVideo)
+      start.inherited.formUnion(audio.inherited)
+      start.isProjectingSound = audio.isProjecting
+      start.configuration.audio = audio.configuration
+      return start
     }
     let (model, parameters, isProjecting) = try start(
-      recipe, store: store, languageSize: languageSize, features: features)
+      recipe, store: store, languageSize: languageSize, features: data.features)
     let configuration = AdapterConfiguration(
       imageLanguage: model.configuration, encoder: recipe.encoder, language: recipe.language)
     let inherited = Set(parameters.names.filter { !$0.hasPrefix("language_projection") })
-    return (FirstFrameConnector(model), parameters, inherited, isProjecting, configuration)
+    return Start(
+      model: ClipConnector(video: FirstFrameConnector(model)), parameters: parameters, inherited: inherited,
+      isProjecting: isProjecting, configuration: configuration)
   }
 
   /// A model of images at the start: from a stage-1 adapter with a new projection, from an image–language adapter, or from
@@ -249,6 +287,21 @@ public enum ImageLanguageTraining {
       try withNoGrad {
         let tokens = try model.languageTokens(
           of: features.clips(Array(0..<min(64, features.count))), isTraining: false)
+        weight.multiply(inPlace: Tensor(Float(deviation / tokens.std().item)))
+      }
+    }
+  }
+
+  /// The same for the projection of what is heard; nothing where no clip has sound.
+  private static func scaleProjection(
+    _ model: AudioQFormer, _ parameters: Parameters, _ sounds: Sounds, to deviation: Double
+  ) throws {
+    guard deviation > 0, let pieces = sounds.pieces, let weight = parameters["audio.language_projection.weight"] else {
+      return
+    }
+    try withError {
+      try withNoGrad {
+        let tokens = model.languageTokens(try model.readSound(pieces).hidden)
         weight.multiply(inPlace: Tensor(Float(deviation / tokens.std().item)))
       }
     }

@@ -34,15 +34,16 @@ enum LanguageTexts {
   /// The model reads [tokens][opening][text], each text behind the same tokens, which are computed once for all of them.
   ///
   /// - Parameters:
-  ///   - tokens: `[B, M, d_llm]`.
+  ///   - tokens: `[B, M, d_llm]`, of which the first may not exist.
   ///   - texts: For each row its texts; without prompts for a model with an encoder.
   /// - Returns: `[K, vocabulary]`, the `int64 [K]` that they should predict, and how many there are of each text.
   static func logits(
-    _ language: LanguageModel, tokens: Tensor, texts: [[SharedPrefix.Text]]
+    _ language: LanguageModel, tokens seen: SeenTokens, texts: [[SharedPrefix.Text]]
   ) -> (logits: Tensor, targets: Tensor, counts: [Int]) {
+    let tokens = seen.tokens
     let opening = language.openingIDs
     guard let causal = language.model.causal, let begin = opening.last else {
-      return encoderDecoderLogits(language.model, tokens: tokens, texts: texts)
+      return encoderDecoderLogits(language.model, tokens: seen, texts: texts)
     }
     let (batch, shared) = (tokens.size(0), opening.dropLast())
     let prefix =
@@ -50,7 +51,9 @@ enum LanguageTexts {
       ? tokens
       : .cat(
         [tokens, causal.embed(Tensor(Array(shared))).unsqueezed(0).expanded(batch, shared.count, tokens.size(2))], 1)
-    let rows = SharedPrefix(texts: texts, prefix: prefix.size(1), begin: begin, past: language.prefix?.length ?? 0)
+    let rows = SharedPrefix(
+      texts: texts, prefix: prefix.size(1), begin: begin, past: language.prefix?.length ?? 0,
+      absent: seen.absent)
     let embeds = Tensor.cat([prefix, causal.embed(rows.ids)], 1)
     let hidden = causal.forward(inputsEmbeds: embeds, plan: rows.plan, prefix: language.prefix)
       .slice(1, prefix.size(1))
@@ -61,13 +64,17 @@ enum LanguageTexts {
 
   /// The same for a model that reads the tokens in its encoder: one row for each text.
   private static func encoderDecoderLogits(
-    _ model: LanguageTower, tokens: Tensor, texts: [[SharedPrefix.Text]]
+    _ model: LanguageTower, tokens seen: SeenTokens, texts: [[SharedPrefix.Text]]
   ) -> (logits: Tensor, targets: Tensor, counts: [Int]) {
     let owners = texts.indices.flatMap { Array(repeating: $0, count: texts[$0].count) }
     let flat = texts.flatMap { $0.map(\.target) }
     let padded = TextEncoder.pad(flat)
+    let count = seen.tokens.size(1)
+    let exists = seen.absent.flatMap { absent in (0..<count).map { Float($0 < absent ? 0 : 1) } }
+    let mask = exists.contains(0) ? Tensor(exists, [seen.absent.count, count]) : nil
     let logits = model.targetLogits(
-      inputsEmbeds: tokens.indexSelect(0, Tensor(owners)), attentionMask: nil, targets: padded.ids)  // [K, L, V]
+      inputsEmbeds: seen.tokens.indexSelect(0, Tensor(owners)), attentionMask: mask?.indexSelect(0, Tensor(owners)),
+      targets: padded.ids)  // [K, L, V]
     let length = padded.ids.size(1)
     let scored = Tensor(flat.enumerated().flatMap { row, text in text.indices.map { row * length + $0 } })
     return (
@@ -80,7 +87,7 @@ enum LanguageTexts {
   ///
   /// - Parameters: As in ``logits(_:tokens:texts:)``.
   static func meanLogLikelihoods(
-    _ language: LanguageModel, tokens: Tensor, texts: [[SharedPrefix.Text]]
+    _ language: LanguageModel, tokens: SeenTokens, texts: [[SharedPrefix.Text]]
   ) -> [Double] {
     let (logits, targets, counts) = logits(language, tokens: tokens, texts: texts)
     let values = logits.logSoftmax().gather(1, targets.unsqueezed(1)).flattened().values(as: Float.self)

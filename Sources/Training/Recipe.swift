@@ -221,6 +221,22 @@ public struct Recipe: Codable, Sendable, Equatable {
     }
   }
 
+  /// Sound beside clips, with the objective `video-language`: an audio Q-Former whose tokens stand before those of the frames.
+  public struct Audio: Codable, Sendable, Equatable {
+    /// The frozen audio encoder, and how a sound is cut for it.
+    public var encoder = AudioEncoderConfiguration()
+    /// Queries of a new audio Q-Former.
+    public var queries = 8
+    /// Layers of a new audio Q-Former.
+    public var layers = 2
+    /// Whether what reads the frames stays as the adapter that training starts from has it: the branch for sound alone is
+    /// trained.
+    public var freezeVideo = false
+
+    /// The default encoder and sizes.
+    public init(encoder: AudioEncoderConfiguration = AudioEncoderConfiguration()) { self.encoder = encoder }
+  }
+
   /// Stage 2 alone.
   public struct ImageLanguage: Codable, Sendable, Equatable {
     /// Standard deviation of language tokens at the start, that of the language model's word embeddings.
@@ -267,6 +283,8 @@ public struct Recipe: Codable, Sendable, Equatable {
   public var imageText = ImageText()
   /// Clips, and the Q-Former that reads them.
   public var video = Video()
+  /// Sound beside clips; nil for a model that does not hear.
+  public var audio: Audio?
   /// Word alignment alone.
   public var imageWords = ImageWords()
   /// Stage 2 alone.
@@ -314,7 +332,12 @@ public struct Recipe: Codable, Sendable, Equatable {
           "spatioTemporal": ["spatialQueries": NSNull(), "temporalQueries": NSNull(), "expertLayers": NSNull()],
         ],
       ]
-      let known = Self.merged(defaults, optional) { _ in }
+      var known = Self.merged(defaults, optional) { _ in }
+      known["audio"] = NSNull()
+      if given["audio"] is [String: Any] {
+        let audio = try Yams.load(yaml: YAMLEncoder().encode(Audio())) as? [String: Any] ?? [:]
+        known["audio"] = Self.merged(audio, ["encoder": ["window_seconds": NSNull()]]) { _ in }
+      }
       var unknown: [String] = []
       let merged = Self.merged(known, given) { unknown.append($0) }
       guard unknown.isEmpty else { throw bad("unknown keys: \(unknown.sorted().joined(separator: ", "))") }
@@ -431,6 +454,16 @@ public struct Recipe: Codable, Sendable, Equatable {
     try require(
       video.freeze == .none || adapter.start != nil,
       "video.freeze is \(video.freeze.rawValue), but without adapter.start nothing is inherited")
+    if let audio {
+      try require(
+        objective == .videoLanguage, "audio: expected the objective video-language, found \(objective.rawValue)")
+      for (name, count) in [("queries", audio.queries), ("layers", audio.layers)] {
+        try require((1...100_000).contains(count), "audio.\(name) is \(count), expected at least 1")
+      }
+      try require(
+        !audio.freezeVideo || adapter.start != nil,
+        "audio.freezeVideo is true, but without adapter.start there is nothing that has learnt to see")
+    }
     try require((0..<1).contains(optimizer.beta2), "optimizer.beta2 is \(optimizer.beta2), expected 0 ≤ beta2 < 1")
     try require(optimizer.clip > 0, "optimizer.clip is \(optimizer.clip), expected above 0")
     for source in train + validation {

@@ -33,7 +33,9 @@ struct SharedPrefix {
   ///   - prefix: Tokens of the prefix.
   ///   - begin: The token that every text starts with; the first thing predicted is the text's first token.
   ///   - past: Tokens of a `TextPrefix` before the prefix, which everything sees.
-  init(texts: [[Text]], prefix: Int, begin: Int, past: Int = 0) {
+  ///   - absent: For each row how many of the prefix's first tokens do not exist: nothing sees them, and positions are
+  ///     counted as if they were not there. None when left out.
+  init(texts: [[Text]], prefix: Int, begin: Int, past: Int = 0, absent: [Int] = []) {
     let length = texts.map { $0.reduce(0) { $0 + $1.count } }.max() ?? 0
     let total = prefix + length
     var ids = [Int](repeating: 0, count: texts.count * length)
@@ -47,9 +49,10 @@ struct SharedPrefix {
         for other in 0..<past { seen[start + other] = 1 }
         for other in range { seen[start + past + other] = 1 }
       }
+      let first = absent.isEmpty ? 0 : absent[row]
       for token in 0..<prefix {
-        positions[row * total + token] = past + token
-        see(token, 0..<token + 1)
+        positions[row * total + token] = past + max(0, token - first)
+        see(token, min(first, token)..<token + 1)  // What does not exist sees itself alone, so that it is finite.
       }
       var start = 0
       for text in list {
@@ -57,8 +60,8 @@ struct SharedPrefix {
         for (offset, target) in tokens.enumerated() {
           let token = prefix + start + offset
           ids[row * length + start + offset] = offset == 0 ? begin : tokens[offset - 1]
-          positions[row * total + token] = past + prefix + offset
-          see(token, 0..<prefix)
+          positions[row * total + token] = past + prefix - first + offset
+          see(token, first..<prefix)
           see(token, prefix + start..<token + 1)
           guard offset >= text.prompt.count else { continue }
           scored.append(row * length + start + offset)

@@ -11,6 +11,15 @@ struct TrainingData {
     let captions: [[String]]
     let questions: [[Question]]
     let features: FeatureStack
+    /// The clips' sound; nil where nobody listens.
+    var sounds: SoundStack?
+
+    /// Frames and sound of clips, in the order of the rows.
+    ///
+    /// - Throws: `QFormerError`.
+    func clips(_ rows: [Int], mirrored: [Bool] = []) throws -> Clips {
+      Clips(frames: try features.clips(rows, mirrored: mirrored), sounds: try sounds?.sounds(rows))
+    }
   }
 
   /// All training sources together.
@@ -24,6 +33,7 @@ struct TrainingData {
       throw TrainingError.badRecipe(file: "recipe", reason: "train: expected at least one source")
     }
     var encoder: ImageEncoder?
+    var audioEncoder: AudioEncoder?
     let frames = recipe.objective.readsVideo ? recipe.video.frameChoice : nil
     let baseline = recipe.objective.readsVideo ? recipe.video.baseline : .none
     func open(_ sources: [DataSource], mirrored: Bool) throws -> [Part] {
@@ -40,9 +50,20 @@ struct TrainingData {
           encoder = made
           return made
         }
+        let sounds = try recipe.audio.map { audio in
+          try SoundCache.open(
+            images, configuration: audio.encoder, folder: store.cache.appendingPathComponent("features"),
+            showsProgress: showsProgress
+          ) {
+            if let audioEncoder { return audioEncoder }
+            let made = try AudioEncoder(audio.encoder, store: store)
+            audioEncoder = made
+            return made
+          }
+        }
         return Part(
           name: source.name, captions: images.map(\.captions), questions: images.map(\.questions),
-          features: FeatureStack([cache], baseline: baseline))
+          features: FeatureStack([cache], baseline: baseline), sounds: sounds.map { SoundStack(caches: [$0]) })
       }
     }
     let parts = try open(recipe.train, mirrored: recipe.mirrored && !recipe.objective.readsVideo)
@@ -52,7 +73,8 @@ struct TrainingData {
     }
     train = Part(
       name: "train", captions: weighted.flatMap(\.captions), questions: weighted.flatMap(\.questions),
-      features: FeatureStack(weighted.flatMap(\.features.caches), baseline: baseline))
+      features: FeatureStack(weighted.flatMap(\.features.caches), baseline: baseline),
+      sounds: recipe.audio.map { _ in SoundStack(caches: weighted.flatMap { $0.sounds?.caches ?? [] }) })
     validation = try open(recipe.validation, mirrored: false)
   }
 }

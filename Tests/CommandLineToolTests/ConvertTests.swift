@@ -111,20 +111,53 @@ struct ConvertTests {
     }
   }
 
-  /// The verb reads BLIP-2's and InstructBLIP's files. Video-LLaMA's are made of other parts: nothing of them may be written
-  /// under another name.
-  @Test("Files of Video-LLaMA are refused by name", arguments: ["video_llama", "video_llama_audio"])
+  @Test("Files of Video-LLaMA say what they lack; nothing is written", arguments: ["video_llama", "video_llama_audio"])
   func videoLLaMA(name: String) throws {
     try withWorkplace { place in
       let file = fixtures.appendingPathComponent("video/\(name).pth").path
-      let found = name.hasSuffix("audio") ? "found Video-LLaMA's audio branch" : "found Video-LLaMA (video_query_tokens"
-      for layout in ["huggingface", "qformer"] {
-        let result = try place.program.run("convert", file, place.path("out"), "--to", layout)
-        #expect(result.code == 65 && result.output.isEmpty && result.errorLines.count == 1, "\(result)")
-        #expect(result.errors.hasPrefix("error: \(file): expected LAVIS' BLIP-2 or InstructBLIP"), "\(result)")
-        #expect(result.errors.contains(found) && result.errors.filter { $0 == "\n" }.count == 1, "\(result)")
+      for (options, code, words) in [
+        (["--to", "huggingface"], 64, "transformers has no Video-LLaMA"),
+        ([], 64, "--conversation: expected vicuna or"),
+        (["--conversation", "vicuna", "--allow-missing", "*"], 64, "must be whole"),
+        (["--conversation", "vicuna"], 65, "needs the language model"),
+        (["--conversation", "llama-2", "--base", place.path("none")], 66, "none"),
+      ] as [([String], Int32, String)] {
+        let result = try place.program.start(["convert", file, place.path("out")] + options).finish()
+        #expect(result.code == code && result.output.isEmpty && result.errors.contains(words), "\(result)")
+        if code != 64 { #expect(result.errors.filter { $0 == "\n" }.count == 1, "\(result)") }
       }
       #expect(!FileManager.default.fileExists(atPath: place.path("out")))
+    }
+  }
+
+  @Test("Video-LLaMA's parts become a folder that describes and answers")
+  func wholeVideoLLaMA() throws {
+    try withWorkplace { place in
+      let parts = fixtures.appendingPathComponent("video/video_llama_whole")
+      let llama = place.folder.appendingPathComponent("llama-7b")
+      try FileManager.default.copyItem(at: parts.appendingPathComponent("llama"), to: llama)
+      try FileManager.default.copyItem(
+        at: fixtures.appendingPathComponent("tokenizers/llama-fast/tokenizer.json"),
+        to: llama.appendingPathComponent("tokenizer.json"))
+      let names = ["audio.pth", "blip2.pth", "eva_vit_g.pth", "imagebind", "sizes"]
+      let bases = names.map { parts.appendingPathComponent($0).path } + [llama.path]
+      let arguments = ["convert", parts.appendingPathComponent("video.pth").path, place.path("whole")]
+      let converted = try place.program.start(
+        arguments + ["--conversation", "vicuna", "--json"] + bases.flatMap { ["--base", $0] }
+      ).finish()
+      let report = try #require(try converted.json().first, "\(converted)")
+      #expect(converted.code == 0 && report["architecture"] as? String == "Video-LLaMA")
+      #expect((report["parts"] as? [[String: Any]])?.count == 4 && (report["missing"] as? [String])?.isEmpty == true)
+      let clip = fixtures.appendingPathComponent("media/video/bframes.mp4").path
+      for verb in [["caption", clip], ["ask", clip, "what is it?"]] {
+        let result = try place.program.start(
+          verb + ["--model", place.path("whole"), "--max-tokens", "3", "--json", "--threads", "1"]
+        ).finish()
+        let line = try #require(try result.json().first, "\(result)")
+        #expect(result.code == 0 && line["audio_tokens"] as? Int == 2, "\(result)")
+        #expect((line["frames"] as? [Double])?.count == 8)
+      }
+      #expect(try place.program.run("inspect", place.path("whole")).code == 0)
     }
   }
 

@@ -66,10 +66,11 @@ extension TinyModels {
   }
 
   /// Matrices are made larger, so that what is read makes a difference to what is written.
-  private static func writeVideo(_ configuration: AdapterConfiguration, to folder: URL, seed: UInt64) throws {
+  static func writeVideo(_ configuration: AdapterConfiguration, to folder: URL, seed: UInt64) throws {
     let parameters = Parameters()
-    _ = try configuration.videoQFormer(
-      ParameterScope(FreshParameters(seed: seed), parameters: parameters), folder: folder)
+    let scope = ParameterScope(FreshParameters(seed: seed), parameters: parameters)
+    _ = try configuration.videoQFormer(scope, folder: folder)
+    _ = try configuration.audioQFormer(scope)
     let own = parameters.all.filter { !$0.name.hasSuffix("embeddings.word_embeddings.weight") }
     try AdapterFolder.write(
       configuration, own.map { ($0.name, $0.tensor.rank == 2 ? $0.tensor * 5 : $0.tensor) }, to: folder)

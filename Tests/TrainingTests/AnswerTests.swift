@@ -30,7 +30,7 @@ struct AnswerTests {
       let language = try LanguageModel(folder: models.frozen("smollm2-135m-instruct"), template: template)
       let causal = try #require(language.model.causal)
       let tokens = Tensor.randn([2, 4, TinyModels.languageWidth], generator: Generator(seed: 1))
-      let found = try AnswerEvaluation.scores(language, tokens: tokens, questions: questions)
+      let found = try AnswerEvaluation.scores(language, tokens: SeenTokens(tokens), questions: questions)
       #expect(found.map { $0.map(\.count) } == questions.map { $0.map(\.choices.count) })
 
       // One choice at a time, in a row of its own, as `ask` would read it.
@@ -54,7 +54,7 @@ struct AnswerTests {
           }
         }
       }
-      let best = try AnswerEvaluation.choices(language, tokens: tokens, questions: questions)
+      let best = try AnswerEvaluation.choices(language, tokens: SeenTokens(tokens), questions: questions)
       for (row, list) in found.enumerated() {
         for (index, scores) in list.enumerated() { #expect(scores[best[row][index]] == scores.max()) }
       }

@@ -100,6 +100,30 @@ import TorchNN
     #expect(abs(split.item - whole.item) < 1e-5 * whole.item)
   }
 
+  /// A row whose first tokens do not exist reads what it would read without them.
+  @Test func absentTokensAreNotThere() throws {
+    let model = try tinyLlama()
+    let past = try TextPrefix([17, 4, 30], model: model)
+    let prefix = Tensor.randn([2, 5, 24], generator: Generator(seed: 4))
+    let texts = [[[5, 6, 7, 2], [9, 2]], [[21, 22, 2]]]
+    func hidden(_ batch: SharedPrefix, _ embeds: Tensor) -> Tensor {
+      model.forward(inputsEmbeds: .cat([embeds, model.embed(batch.ids)], 1), plan: batch.plan, prefix: past)
+        .slice(1, embeds.size(1)).reshaped(-1, 24).indexSelect(0, batch.scored)
+    }
+    try withError {
+      withNoGrad {
+        let whole = hidden(
+          SharedPrefix(texts: captions(texts), prefix: 5, begin: 1, past: 3, absent: [0, 2]), prefix)
+        let first = hidden(
+          SharedPrefix(texts: captions([texts[0]]), prefix: 5, begin: 1, past: 3), prefix.narrow(0, 0, 1))
+        let second = hidden(
+          SharedPrefix(texts: captions([texts[1]]), prefix: 3, begin: 1, past: 3),
+          prefix.narrow(0, 1, 1).slice(1, 2))
+        expectClose(whole, .cat([first, second], 0), "rows alone, without what does not exist")
+      }
+    }
+  }
+
   @Test func textsOfOneRowDoNotSeeEachOther() throws {
     let model = try tinyLlama()
     let prefix = Tensor.randn([1, 5, 24], generator: Generator(seed: 5))

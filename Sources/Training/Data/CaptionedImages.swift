@@ -12,6 +12,8 @@ public struct CaptionedImage: Codable, Sendable, Equatable {
   public let isVideo: Bool
   /// When each of the frames is shown, in seconds, if the data set tells it.
   public let seconds: [Double]?
+  /// Its sound, in a file of its own; nil for pictures without any, and where a video's own track is meant.
+  public let sound: DataLocation?
   /// Questions about it.
   public let questions: [Question]
   /// The category or label, if the data set tells one.
@@ -23,7 +25,7 @@ public struct CaptionedImage: Codable, Sendable, Equatable {
   /// Trims the captions and drops empty ones; nil if no caption or no frame is left.
   public init?(
     id: String, captions: [String], frames: [DataLocation], isVideo: Bool = false, seconds: [Double]? = nil,
-    questions: [Question] = [], category: String? = nil
+    questions: [Question] = [], category: String? = nil, sound: DataLocation? = nil
   ) {
     let trimmed = captions.map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }.filter { !$0.isEmpty }
     guard !trimmed.isEmpty, !frames.isEmpty else { return nil }
@@ -34,6 +36,7 @@ public struct CaptionedImage: Codable, Sendable, Equatable {
     self.seconds = seconds
     self.questions = questions
     self.category = category
+    self.sound = sound
   }
 }
 

@@ -9,7 +9,7 @@ import Foundation
 /// ```
 ///
 /// One of `image`, `images` (the frames of a clip, perhaps with their `seconds`) and `video`, relative to the file's
-/// folder; `captions` or `caption`; the rest may be absent, but when a split is asked for, every line must name its own.
+/// folder; `audio`, a file with the sound of pictures, or the one that is heard in the place of a video's own track; `captions` or `caption`; the rest may be absent, but when a split is asked for, every line must name its own.
 /// A path may be the file, or a folder that holds `captions.jsonl`.
 public enum CaptionsJSONL {
   private struct Line: Decodable {
@@ -17,6 +17,7 @@ public enum CaptionsJSONL {
     let images: [String]?
     let video: String?
     let seconds: [Double]?
+    let audio: String?
     let caption: String?
     let captions: [String]?
     let questions: [Question]?
@@ -26,7 +27,7 @@ public enum CaptionsJSONL {
     let category: String?
 
     enum CodingKeys: String, CodingKey {
-      case image, images, video, seconds, caption, captions, questions
+      case image, images, video, seconds, audio, caption, captions, questions
       case imageID = "image_id"
       case id, split, category
     }
@@ -77,7 +78,11 @@ public enum CaptionsJSONL {
     }
     guard line.video == nil || pictures.isEmpty else { throw bad("'video' or pictures", "both") }
     let names = line.video.map { [$0] } ?? pictures
-    let frames = names.map { DataLocation(path: $0.hasPrefix("/") || folder.isEmpty ? $0 : folder + "/" + $0) }
+    func located(_ name: String) -> DataLocation {
+      DataLocation(path: name.hasPrefix("/") || folder.isEmpty ? name : folder + "/" + name)
+    }
+    let (frames, sound) = (names.map(located), line.audio.map(located))
+    if let sound, DataFolder.isFolder(sound.path) != false { throw bad("the sound \(sound.path)", "no such file") }
     for frame in frames where DataFolder.isFolder(frame.path) != false {
       throw bad("the \(line.video == nil ? "picture" : "video") \(frame.path)", "no such file")
     }
@@ -91,7 +96,8 @@ public enum CaptionsJSONL {
       let item = CaptionedImage(
         id: line.imageID ?? line.id ?? first, captions: line.captions ?? line.caption.map { [$0] } ?? [],
         frames: frames,
-        isVideo: line.video != nil, seconds: line.seconds, questions: line.questions ?? [], category: line.category)
+        isVideo: line.video != nil, seconds: line.seconds, questions: line.questions ?? [], category: line.category,
+        sound: sound)
     else { throw bad("a caption", "none that is not empty") }
     return item
   }

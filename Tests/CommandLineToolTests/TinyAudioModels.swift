@@ -1,0 +1,1 @@
+../PipelinesTests/TinyAudioModels.swift
