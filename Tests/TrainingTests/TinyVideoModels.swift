@@ -1,0 +1,1 @@
+../PipelinesTests/TinyVideoModels.swift
