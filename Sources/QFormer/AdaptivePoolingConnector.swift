@@ -83,7 +83,8 @@ public struct AdaptivePoolingConnector: CountedConnector {
     let patches = project.embeds(clip).slice(2, tokens - side * side)  // [B, T, S², Dv]
     let cells = configuration.rows * configuration.columns
     let inSpace = spaceWeights(side: side).matmul(patches)  // [R · C, S²] · [B, T, S², Dv] → [B, T, R · C, Dv]
-    let flat = inSpace.reshaped(clip.batch, clip.frames, cells * encoderWidth)  // [B, T, R · C, Dv] → [B, T, R · C · Dv]
+    // [B, T, R · C, Dv] → [B, T, R · C · Dv]
+    let flat = inSpace.reshaped(clip.batch, clip.frames, cells * encoderWidth)
     // [B, F, T] · [B, T, R · C · Dv] → [B, F · R · C, Dv]
     return timeWeights(clip).matmul(flat).reshaped(clip.batch, configuration.tokens, encoderWidth)
   }

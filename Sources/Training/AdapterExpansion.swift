@@ -8,6 +8,8 @@ import TorchNN
 ///
 /// A spatio-temporal one then reads the mean of a clip's frames as its source reads an image. A cascade has the image
 /// adapter's frame Q-Former and projection; its second Q-Former comes from the text model and has to be trained.
+///
+/// Attentive pooling gets as many heads, up to those that are asked for, as divide the encoder's width.
 public struct AdapterExpansion {
   /// Choices of the new adapter; what is left out is as a recipe leaves it.
   public var video = Recipe.Video()
