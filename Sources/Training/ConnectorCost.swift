@@ -41,20 +41,19 @@ public struct ConnectorCost: Codable, Sendable, Equatable {
     return try measure(model, parameters: parameters.elementCount(), sizes, runs: runs)
   }
 
-  /// Measures a connector as a recipe starts it.
+  /// Measures a connector of a recipe's sizes, with new weights: loading others would leave memory behind that is used again
+  /// unseen.
   ///
   /// - Parameters:
   ///   - connector: Which one.
-  ///   - recipe: What it starts from, and the number of frames.
+  ///   - recipe: What says the sizes and the number of frames.
   ///   - store: Where models lie.
   ///   - runs: As above.
-  /// - Throws: ``TrainingError``, `QFormerError`, what loading an adapter throws.
+  /// - Throws: ``TrainingError``, `QFormerError`, what reading configurations throws.
   public static func measure(
     _ connector: ComparedConnector, _ recipe: Recipe, store: ModelStore = ModelStore(), runs: Int = 5
   ) throws -> ConnectorCost {
-    let sizes = try ConnectorSizes(recipe, store: store)
-    let (start, model) = try connector.start(recipe, sizes, store: store)
-    return try measure(model, parameters: start.parameters.elementCount(), sizes, runs: runs)
+    try measure(connector, ConnectorSizes(recipe, store: store), runs: runs)
   }
 
   private static func measure(
