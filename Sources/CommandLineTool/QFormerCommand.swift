@@ -19,7 +19,8 @@ struct QFormerCommand: ParsableCommand {
     version: "0.1.0",
     subcommands: [
       CaptionCommand.self, AskCommand.self, MatchCommand.self, EncodeCommand.self, ExplainCommand.self,
-      GalleryCommand.self, TrainCommand.self, EvaluateCommand.self, ConvertCommand.self, InspectCommand.self,
+      GalleryCommand.self, TrainCommand.self, EvaluateCommand.self, CompareCommand.self, ConvertCommand.self,
+      InspectCommand.self,
     ])
 }
 

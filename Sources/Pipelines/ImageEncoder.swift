@@ -64,11 +64,26 @@ public struct ImageEncoder: Sendable {
   public static func patchSize(_ configuration: AdapterConfiguration.Encoder, store: ModelStore = ModelStore()) throws
     -> Int
   {
+    try sizes(configuration, store: store).patchSize
+  }
+
+  /// The side of an encoder's patches in pixels and Dv, the width of its features, without reading weights.
+  ///
+  /// - Throws: As ``patchSize(_:store:)``.
+  public static func sizes(
+    _ configuration: AdapterConfiguration.Encoder, store: ModelStore = ModelStore()
+  ) throws -> (patchSize: Int, width: Int) {
     let folder = try store.frozenModel(configuration.model)
-    return switch try VisionKind(folder: folder) {
-    case .dinov2: try readConfiguration(DINOv2Configuration.self, folder: folder).patchSize
-    case .blip2: try readConfiguration(BLIP2VisionConfiguration.self, folder: folder).patchSize
-    case .clip: try readConfiguration(CLIPVisionConfiguration.self, folder: folder).patchSize
+    switch try VisionKind(folder: folder) {
+    case .dinov2:
+      let sizes = try readConfiguration(DINOv2Configuration.self, folder: folder)
+      return (sizes.patchSize, sizes.hiddenSize)
+    case .blip2:
+      let sizes = try readConfiguration(BLIP2VisionConfiguration.self, folder: folder)
+      return (sizes.patchSize, sizes.hiddenSize)
+    case .clip:
+      let sizes = try readConfiguration(CLIPVisionConfiguration.self, folder: folder)
+      return (sizes.patchSize, sizes.hiddenSize)
     }
   }
 

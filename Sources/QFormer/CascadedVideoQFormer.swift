@@ -162,10 +162,7 @@ public struct CascadedVideoQFormer: VideoQFormer {
     _ clip: TimedFeatures, text: (ids: Tensor, mask: Tensor)? = nil, firstFrame: Int = 0, isTraining: Bool = false
   ) throws -> TimedFeatures {
     let width = configuration.frame.encoderHiddenSize
-    guard clip.features.rank == 4, clip.features.size(3) == width else {
-      throw QFormerError.wrongShape(
-        what: "frame features", expected: "[B, T, N, \(width)]", found: clip.features.shape)
-    }
+    try clip.requireFrames(width: width)
     if let text {
       for tensor in [text.ids, text.mask]
       where tensor.rank != 3 || Array(tensor.shape.prefix(2)) != [clip.batch, clip.frames] {

@@ -99,14 +99,14 @@ private final class ExpandedParameters: ParameterSource {
     let found = source["query_tokens"]?.detached()
     let count = found?.size(1) ?? 0
     let (spatial, temporal) = (configuration.spatialQueries, configuration.temporalQueries)
-    guard let found, found.shape == [1, count, width], spatial == 0 || spatial == count, temporal <= count else {
+    guard let found, found.shape == [1, count, width], max(spatial, temporal) <= count else {
       faults.append(
-        "query_tokens: expected the shape [1, \(spatial > 0 ? "\(spatial)" : "at least \(temporal)"), \(width)] for "
-          + "\(spatial) spatial and \(temporal) temporal queries, found \(found?.shape.description ?? "none")")
+        "query_tokens: expected the shape [1, at least \(max(spatial, temporal)), \(width)] for \(spatial) spatial and "
+          + "\(temporal) temporal queries, found \(found?.shape.description ?? "none")")
       return .zeros(shape)
     }
     var parts: [Tensor] = []
-    if spatial > 0 { parts.append(found) }
+    if spatial > 0 { parts.append(found.narrow(1, 0, spatial)) }
     if temporal > 0 {
       parts.append(found.narrow(1, 0, temporal) + Tensor.randn([1, temporal, width], generator: noise) * 0.02)
     }

@@ -322,10 +322,7 @@ public struct SpatioTemporalQFormer: VideoQFormer {
   /// What is pooled, `[B, T, N, Dv]`: after the LayerNorm, and with its time where that is told before pooling.
   private func toPool(_ clip: TimedFeatures, _ times: Tensor?) throws -> Tensor {
     let width = configuration.qformer.encoderHiddenSize
-    guard clip.features.rank == 4, clip.features.size(3) == width else {
-      throw QFormerError.wrongShape(
-        what: "frame features", expected: "[B, T, N, \(width)]", found: clip.features.shape)
-    }
+    try clip.requireFrames(width: width)
     let x = clip.areEmbeds ? clip.cleaned : visionNorm(clip.cleaned)
     guard configuration.timeSite == .beforePooling, let times else { return x }
     return x + times.unsqueezed(2)  // [B, T, Dv] → [B, T, 1, Dv]

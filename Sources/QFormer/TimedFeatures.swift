@@ -85,6 +85,36 @@ public struct TimedFeatures: Sendable {
     return features.maskedFill(mask.equal(0).reshaped(shape), 0)  // [B, T] → [B, T, 1, …]
   }
 
+  /// Checks that these are frames of encoder features, `[B, T, N, width]`.
+  ///
+  /// - Throws: ``QFormerError/wrongShape(what:expected:found:)``.
+  func requireFrames(width: Int) throws {
+    guard features.rank == 4, features.size(3) == width else {
+      throw QFormerError.wrongShape(what: "frame features", expected: "[B, T, N, \(width)]", found: features.shape)
+    }
+  }
+
+  /// For each clip the numbers of its frames that count.
+  var countedFrames: [[Int]] {
+    (0..<batch).map { clip in (0..<frames).filter { counts?[clip * frames + $0] ?? true } }
+  }
+
+  /// Every clip stretched over all T places: at place t of a clip with n frames that count stands ⌊t · n / T⌋ of them.
+  /// What gives tokens for each frame gives every clip of a batch equally many in this way, and none for padding.
+  ///
+  /// - Throws: Nothing that the features have not been checked for.
+  func stretched() throws -> TimedFeatures {
+    guard mask != nil else { return self }
+    let places = countedFrames.enumerated().flatMap { clip, counted in
+      (0..<frames).map { clip * frames + counted[$0 * counted.count / frames] }
+    }
+    func chosen(_ tensor: Tensor) -> Tensor {
+      let flat = tensor.reshaped([batch * frames] + tensor.shape.dropFirst(2))  // [B, T, …] → [B · T, …]
+      return flat.indexSelect(0, Tensor(places)).reshaped(tensor.shape)
+    }
+    return try TimedFeatures(chosen(features), seconds: seconds.map(chosen), areEmbeds: areEmbeds)
+  }
+
   /// Calls `body` with the frames that count, `[K, …]`, and puts its results `[K, …]` back in their places, `[B, T,
   /// …]`, zeros for padding. Padding costs nothing.
   func mapFrames(_ body: (Tensor, _ rows: Tensor?) throws -> Tensor) rethrows -> TimedFeatures {

@@ -17,6 +17,42 @@ public protocol VideoConnector: Sendable {
   func languageTokens(of clip: TimedFeatures, isTraining: Bool) throws -> Tensor
 }
 
+/// A connector whose tokens and cost are known by formula, so that it can be compared with others before anything is run.
+public protocol CountedConnector: VideoConnector {
+  /// The number of tokens that the language model gets for a clip.
+  ///
+  /// - Parameters:
+  ///   - frames: T.
+  ///   - imageTokens: N, the number of tokens of a frame.
+  func tokens(frames: Int, imageTokens: Int) -> Int
+  /// Multiply–accumulates of one clip: all matrix products, with the projection to the language model.
+  ///
+  /// - Parameters:
+  ///   - frames: T.
+  ///   - imageTokens: N, the number of tokens of a frame.
+  func multiplyAccumulates(frames: Int, imageTokens: Int) -> Int
+}
+
+extension CascadedVideoQFormer: CountedConnector {
+  /// M′.
+  public func tokens(frames: Int, imageTokens: Int) -> Int { configuration.temporal.queries }
+  /// As ``CascadedVideoConfiguration/multiplyAccumulates(frames:imageTokens:)``, with the projection.
+  public func multiplyAccumulates(frames: Int, imageTokens: Int) -> Int {
+    configuration.multiplyAccumulates(frames: frames, imageTokens: imageTokens)
+      + configuration.temporal.queries * configuration.temporal.hiddenSize * (languageSize ?? 0)
+  }
+}
+
+extension SpatioTemporalQFormer: CountedConnector {
+  /// The queries of the groups that are sent.
+  public func tokens(frames: Int, imageTokens: Int) -> Int { configuration.languageTokens }
+  /// As ``SpatioTemporalConfiguration/multiplyAccumulates(frames:imageTokens:)``, with the projection.
+  public func multiplyAccumulates(frames: Int, imageTokens: Int) -> Int {
+    configuration.multiplyAccumulates(frames: frames, imageTokens: imageTokens)
+      + configuration.languageTokens * configuration.qformer.hiddenSize * (languageSize ?? 0)
+  }
+}
+
 extension CascadedVideoQFormer {
   /// Dv.
   public var encoderWidth: Int { configuration.frame.encoderHiddenSize }

@@ -19,6 +19,11 @@ struct AdapterStart {
   /// The `config.json` that the trained adapter gets.
   let configuration: AdapterConfiguration
 
+  /// As what is trained through a language model.
+  var connector: ConnectorStart {
+    ConnectorStart(video: model, parameters: parameters, inherited: inherited, isProjecting: isProjecting)
+  }
+
   /// Word tables: the text model's own, frozen and not saved with the adapter.
   static let wordTables: Set<String> = [
     "embeddings.word_embeddings.weight", "temporal.embeddings.word_embeddings.weight",
@@ -37,20 +42,13 @@ struct AdapterStart {
   /// - Parameters:
   ///   - encoderWidth: Dv.
   ///   - languageSize: The width of the language model's embeddings; nil to compare clips with texts.
+  ///   - queries: How many queries an image adapter is made to have before it is expanded; as many as it has when left out.
   /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for an adapter that does not fit; what loading one throws.
   static func make(
-    _ recipe: Recipe, store: ModelStore, encoderWidth: Int, languageSize: Int?
+    _ recipe: Recipe, store: ModelStore, encoderWidth: Int, languageSize: Int?, queries: Int? = nil
   ) throws -> AdapterStart {
-    let maker = try Maker(recipe: recipe, store: store, encoderWidth: encoderWidth, languageSize: languageSize)
-    guard let name = recipe.adapter.start else { return try maker.fresh() }
-    let folder = try store.adapter(name)
-    let adapter = try AdapterConfiguration(folder: folder)
-    guard adapter.encoder.model == recipe.encoder.model, adapter.encoder.block == recipe.encoder.block else {
-      throw maker.bad(
-        folder,
-        "adapter.start reads another encoder than the recipe's: \(adapter.encoder.model) at block "
-          + (adapter.encoder.block.map(String.init) ?? "last"))
-    }
+    let maker = Maker(recipe: recipe, store: store, encoderWidth: encoderWidth, languageSize: languageSize)
+    guard let (folder, adapter) = try maker.source() else { return try maker.fresh() }
     guard languageSize != nil || adapter.text.map({ $0.model == recipe.text.model }) ?? true else {
       throw maker.bad(folder, "adapter.start was trained on another text model: \(adapter.text?.model ?? "none")")
     }
@@ -61,13 +59,52 @@ struct AdapterStart {
     case (.imageText, .cascaded), (.imageLanguage, .cascaded):
       return try maker.cascade(image: Checkpoint(contentsOf: folder), adapter)
     case (.imageText, .spatioTemporal), (.imageLanguage, .spatioTemporal):
-      return try maker.expansion(of: maker.image(adapter, folder: folder))
+      return try maker.expansion(of: maker.image(adapter, folder: folder).with(queries: queries, seed: recipe.seed))
     case (.cascadedVideo, .cascaded), (.spatioTemporalVideo, .spatioTemporal):
       return try maker.continuation(of: adapter, folder: folder)
     case (.cascadedVideo, .spatioTemporal), (.spatioTemporalVideo, .cascaded), (.audioLanguage, _):
       throw maker.bad(
         folder, "adapter.start is \(adapter.kind.rawValue), but video.family is \(recipe.video.family.rawValue)")
     }
+  }
+
+  /// The image–language Q-Former that the recipe's image adapter, or the text model, gives, with so many queries.
+  ///
+  /// - Throws: As ``make(_:store:encoderWidth:languageSize:queries:)``.
+  static func imageLanguage(
+    _ recipe: Recipe, store: ModelStore, encoderWidth: Int, languageSize: Int, queries: Int
+  ) throws -> (
+    model: ImageLanguageQFormer, parameters: Parameters, inherited: Set<String>, isProjecting: Bool
+  ) {
+    let maker = Maker(recipe: recipe, store: store, encoderWidth: encoderWidth, languageSize: languageSize)
+    let source = try maker.source()
+    if let source, source.adapter.kind.readsVideo {
+      throw maker.bad(source.folder, "adapter.start is \(source.adapter.kind.rawValue), expected an adapter of images")
+    }
+    let found = try source.map { try maker.image($0.adapter, folder: $0.folder) } ?? maker.freshImage()
+    return try maker.imageLanguage(found.with(queries: queries, seed: recipe.seed))
+  }
+}
+
+/// Answers with copies of what there is, and with fresh parameters where there is none.
+private final class CopiedParameters: ParameterSource {
+  private let source: Parameters
+  private let fresh: FreshParameters
+  private(set) var copied: Set<String> = []
+
+  init(_ source: Parameters, seed: UInt64) {
+    self.source = source
+    fresh = FreshParameters(seed: seed)
+  }
+
+  func has(_ name: String) -> Bool { true }
+
+  func parameter(_ name: String, shape: [Int], initializer: Initializer) -> Tensor {
+    guard let tensor = source[name], tensor.shape == shape else {
+      return fresh.parameter(name, shape: shape, initializer: initializer)
+    }
+    copied.insert(name)
+    return tensor.detached().cloned()
   }
 }
 
@@ -77,8 +114,6 @@ private struct Maker {
   let store: ModelStore
   let encoderWidth: Int
   let languageSize: Int?
-  let bert: Checkpoint
-  let bertSizes: QFormerConfiguration
 
   /// An image Q-Former's parameters and sizes.
   struct Image {
@@ -87,13 +122,66 @@ private struct Maker {
     let objectives: ObjectiveConfiguration?
     /// Names of what a trained model has given.
     let inherited: Set<String>
+
+    /// The same with so many queries: the first ones, or where there are fewer all of them over again with noise
+    /// N(0, 0.02²).
+    func with(queries: Int?, seed: UInt64) throws -> Image {
+      guard let queries, queries != sizes.queries, let tokens = parameters["query_tokens"]?.detached() else {
+        return self
+      }
+      let count = sizes.queries
+      var sizes = sizes
+      sizes.queries = queries
+      let changed = Parameters()
+      for (name, tensor) in parameters.all { changed.insert(name, tensor) }
+      try withError {
+        let rows = tokens.indexSelect(1, Tensor((0..<queries).map { $0 % count }))  // [1, queries, D]
+        let noise = Tensor.randn(rows.shape, generator: Generator(seed: seed &+ 2)) * 0.02
+        let isNew = Tensor((0..<queries).map { Float($0 < count ? 0 : 1) }, [1, queries, 1])
+        changed.insert("query_tokens", rows + noise * isNew)
+      }
+      return Image(parameters: changed, sizes: sizes, objectives: objectives, inherited: inherited)
+    }
   }
 
-  init(recipe: Recipe, store: ModelStore, encoderWidth: Int, languageSize: Int?) throws {
+  /// The adapter that the recipe starts from, if there is one.
+  ///
+  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for one of another encoder or text model.
+  func source() throws -> (folder: URL, adapter: AdapterConfiguration)? {
+    guard let name = recipe.adapter.start else { return nil }
+    let folder = try store.adapter(name)
+    let adapter = try AdapterConfiguration(folder: folder)
+    guard adapter.encoder.model == recipe.encoder.model, adapter.encoder.block == recipe.encoder.block else {
+      throw bad(
+        folder,
+        "adapter.start reads another encoder than the recipe's: \(adapter.encoder.model) at block "
+          + (adapter.encoder.block.map(String.init) ?? "last"))
+    }
+    return (folder, adapter)
+  }
+
+  /// The text model, and the sizes of a new Q-Former that starts from it.
+  private func textModel() throws -> (checkpoint: Checkpoint, sizes: QFormerConfiguration) {
     let folder = try store.frozenModel(recipe.text.model)
-    (self.recipe, self.store, self.encoderWidth, self.languageSize) = (recipe, store, encoderWidth, languageSize)
-    bert = try Checkpoint(contentsOf: folder)
-    bertSizes = try QFormerStart.configuration(recipe, bert: folder, encoderWidth: encoderWidth)
+    return (
+      try Checkpoint(contentsOf: folder),
+      try QFormerStart.configuration(recipe, bert: folder, encoderWidth: encoderWidth)
+    )
+  }
+
+  /// An image–language Q-Former with the sizes and parameters of an image Q-Former, as far as it has them.
+  func imageLanguage(_ image: Image) throws -> (
+    model: ImageLanguageQFormer, parameters: Parameters, inherited: Set<String>, isProjecting: Bool
+  ) {
+    var configuration = ImageLanguageConfiguration()
+    configuration.qformer = adapted(image.sizes, readsText: false)
+    configuration.languageSize = languageSize ?? 0
+    let (parameters, source) = (Parameters(), CopiedParameters(image.parameters, seed: recipe.seed))
+    let model = try withError {
+      try ImageLanguageQFormer(configuration, ParameterScope(source, parameters: parameters))
+    }
+    let inherited = source.copied.intersection(image.inherited)
+    return (model, parameters, inherited, inherited.contains("language_projection.weight"))
   }
 
   var readsText: Bool { languageSize == nil }
@@ -147,6 +235,7 @@ private struct Maker {
   /// The frame Q-Former and the projection from an image adapter, the rest from the text model.
   func cascade(image: Checkpoint?, _ adapter: AdapterConfiguration?) throws -> AdapterStart {
     let options = recipe.video.cascaded
+    let (bert, bertSizes) = try textModel()
     var configuration = CascadedVideoConfiguration()
     configuration.frame = adapted(
       adapter?.imageText?.qformer ?? adapter?.imageLanguage?.qformer ?? bertSizes, readsText: false)
@@ -203,7 +292,8 @@ private struct Maker {
   // MARK: Spatio-temporal
 
   /// An image Q-Former made of the text model.
-  private func freshImage() throws -> Image {
+  func freshImage() throws -> Image {
+    let (bert, bertSizes) = try textModel()
     let sizes = adapted(bertSizes, readsText: readsText)
     let parameters = Parameters()
     try withError {

@@ -34,55 +34,22 @@ public enum ImageLanguageTraining {
     let language = try LanguageModel(
       folder: store.frozenModel(recipe.language.model), template: recipe.language.template)
 
-    Generator.default.seed(recipe.seed)
-    let generator = Generator(seed: recipe.seed &+ 1)
-    let start = try connector(recipe, store: store, languageSize: language.model.hiddenSize, data: data.train)
-    let (model, parameters) = (start.model, start.parameters)
-    parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
-    let trainable = parameters.trainable
-    let optimizer = AdamW(
-      AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
-        start.inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
-      }, betas: (0.9, recipe.optimizer.beta2))
-
-    let options = recipe.imageLanguage
-    let captions = data.train.captions.map { list in
-      list.map { LanguageTexts.caption($0, language, maximum: options.maximumTokens) }
-    }
-    if options.questionsPerImage > 0 { try LanguageTexts.requireQuestions(language, recipe.language.model) }
-    let questions = data.train.questions.map { list in
-      list.map { LanguageTexts.answer($0.answer, to: $0, language) }
-    }
-    let plan = try EpochPlan(
-      lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize,
-      captionsPerImage: options.captionsPerImage, questionLengths: questions.map { $0.map(\.count) },
-      questionsPerImage: options.questionsPerImage, seed: recipe.seed)
-    let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
-    let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
-    var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
-    if step == 0 {
-      if !start.isProjecting {
-        try scaleProjection(model.video, parameters, features: data.train.features, to: options.tokenScale)
-      }
-      if let audio = model.audio, let sounds = data.train.sounds, !start.isProjectingSound {
-        try scaleProjection(
-          audio, parameters, try sounds.sounds(Array(0..<min(64, data.train.features.count))), to: options.tokenScale)
-      }
-    }
-    let progress = Progress("training", total: totalSteps, isOn: showsProgress)
-    var meter = Meter()
+    let (start, configuration) = try connector(
+      recipe, store: store, languageSize: language.model.hiddenSize, data: data.train)
+    let loop = try LanguageLoop(recipe, start, language, data.train)
+    let progress = Progress("training", total: loop.totalSteps, isOn: showsProgress)
     var generation = GenerationOptions()
-    generation.maxTokens = options.maximumTokens
-    func validate() throws {
-      let isLast = step == totalSteps
-      let limit = isLast ? Int.max : options.captions
+    generation.maxTokens = recipe.imageLanguage.maximumTokens
+    func validate(_ step: Int) throws {
+      let isLast = step == loop.totalSteps
+      let limit = isLast ? Int.max : recipe.imageLanguage.captions
       for set in data.validation {
-        let (right, wrong) = try rightAndWrong(model, language, set, limit: 256)
+        let (right, wrong) = try rightAndWrong(start.model, language, set, limit: 256)
         let scores = try CaptionEvaluation.run(
-          model, language, set, limit: limit, options: generation, isBlindToo: isLast,
+          start.model, language, set, limit: limit, options: generation, isBlindToo: isLast,
           training: isLast ? (data.train.features, data.train.captions) : nil)
         let answers = try AnswerEvaluation.run(
-          model, language, set, limit: limit, isBlindToo: isLast)
+          start.model, language, set, limit: limit, isBlindToo: isLast)
         try folder.log(
           ["step": step, "validation": set.name, "lm.right": right, "lm.wrong": wrong].merging(scores.metrics) { $1 }
             .merging(answers?.metrics ?? [:]) { $1 })
@@ -91,57 +58,13 @@ public enum ImageLanguageTraining {
             + (answers.map { " · " + $0.summary } ?? ""))
       }
     }
-    func isValidated() -> Bool {
-      step == totalSteps || step > 0 && recipe.validateEvery > 0 && step % recipe.validateEvery == 0
-    }
-    // The checkpoint comes before the validation: a run may have been killed in between.
-    if isValidated(), try folder.removeIncompleteValidation(step: step, sets: data.validation.count) { try validate() }
-
-    while step < totalSteps {
-      let batch = try plan.batch(step: step)
-      let rate = schedule(step)
-      try withError {
-        let whole = try data.train.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
-        let clips = Clips(
-          frames: try whole.frames.with(
-            features: PatchDropout.apply(whole.frames.features, part: recipe.patchPart, generator: generator)),
-          sounds: whole.sounds)
-        let loss = try loss(
-          model, language, clips: clips,
-          texts: batch.map { item in
-            item.captions.map { captions[item.row][$0] } + item.questions.map { questions[item.row][$0] }
-          }, isTraining: true)
-        guard loss.requiresGrad else {
-          // Sound alone is trained, and no clip of the batch has any: there is nothing to learn.
-          meter.add(["lm": loss.item, "gradientNorm": 0])
-          return
-        }
-        loss.backward()
-        let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
-        guard norm.isFinite else {
-          throw TrainingError.diverged(step: step, reason: "the gradients' norm is \(norm): lower the learning rate")
-        }
-        optimizer.step(learningRate: rate)
-        optimizer.clearGradients()
-        meter.add(["lm": loss.item, "gradientNorm": norm])
-      }
-      step += 1
-      progress.update(step, meter.words)
-      if step % recipe.logEvery == 0 || step == totalSteps {
-        try folder.log(
-          meter.take(samples: recipe.batchSize).merging([
-            "step": step, "epoch": Double(step) / Double(plan.stepsPerEpoch), "learningRate": rate,
-          ]) { $1 })
-      }
-      let stops = shouldStop()
-      if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
-        try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
-      }
-      if isValidated() { try validate() }
-      if stops && step < totalSteps { return nil }
-    }
+    let steps = try loop.run(
+      in: folder, resumes: resumes, progress: progress,
+      validation: LanguageLoop.Validation(sets: data.validation.count, run: validate), shouldStop: { _ in shouldStop() }
+    )
+    guard steps == loop.totalSteps else { return nil }
     let adapter = output.appendingPathComponent("adapter")
-    try AdapterFolder.write(start.configuration, parameters.all, to: adapter)
+    try AdapterFolder.write(configuration, start.parameters.all, to: adapter)
     return adapter
   }
 
@@ -180,29 +103,16 @@ public enum ImageLanguageTraining {
     return (try mean(0), try mean(max(set.features.count / 2, 1)))
   }
 
-  /// A model at the start of training, with its branch for sound where the recipe has one.
-  private struct Start {
-    var model: ClipConnector
-    let parameters: Parameters
-    var inherited: Set<String>
-    /// Whether the projection of what is seen has been trained.
-    let isProjecting: Bool
-    /// Whether that of what is heard has.
-    var isProjectingSound = false
-    var configuration: AdapterConfiguration
-  }
-
-  /// The model that the recipe trains, of images or of clips.
+  /// The model that the recipe trains, of images or of clips, with its branch for sound where the recipe has one, and what its
+  /// folder says of it.
   private static func connector(
     _ recipe: Recipe, store: ModelStore, languageSize: Int, data: TrainingData.Part
-  ) throws -> Start {
+  ) throws -> (start: ConnectorStart, configuration: AdapterConfiguration) {
     if recipe.objective.readsVideo {
       let video = try AdapterStart.make(
         recipe, store: store, encoderWidth: data.features.width, languageSize: languageSize)
-      var start = Start(
-        model: ClipConnector(video: video.model), parameters: video.parameters, inherited: video.inherited,
-        isProjecting: video.isProjecting, configuration: video.configuration)
-      guard let options = recipe.audio, let sounds = data.sounds else { return start }
+      var (start, configuration) = (video.connector, video.configuration)
+      guard let options = recipe.audio, let sounds = data.sounds else { return (start, configuration) }
       guard video.isProjecting || !options.freezeVideo else {
         throw TrainingError.badRecipe(
           file: "recipe",
@@ -214,17 +124,19 @@ public enum ImageLanguageTraining {
       (start.model.audio, start.model.isVideoFrozen) = (audio.model, options.freezeVideo)
       start.inherited.formUnion(audio.inherited)
       start.isProjectingSound = audio.isProjecting
-      start.configuration.audio = audio.configuration
-      return start
+      configuration.audio = audio.configuration
+      return (start, configuration)
     }
     let (model, parameters, isProjecting) = try start(
       recipe, store: store, languageSize: languageSize, features: data.features)
     let configuration = AdapterConfiguration(
       imageLanguage: model.configuration, encoder: recipe.encoder, language: recipe.language)
     let inherited = Set(parameters.names.filter { !$0.hasPrefix("language_projection") })
-    return Start(
-      model: ClipConnector(video: FirstFrameConnector(model)), parameters: parameters, inherited: inherited,
-      isProjecting: isProjecting, configuration: configuration)
+    return (
+      ConnectorStart(
+        video: FirstFrameConnector(model), parameters: parameters, inherited: inherited, isProjecting: isProjecting),
+      configuration
+    )
   }
 
   /// A model of images at the start: from a stage-1 adapter with a new projection, from an image–language adapter, or from
@@ -276,34 +188,5 @@ public enum ImageLanguageTraining {
       return model
     }.model
     return (model, parameters, isProjecting)
-  }
-
-  /// Scales the new projection so that language tokens have the given standard deviation.
-  private static func scaleProjection(
-    _ model: any VideoConnector, _ parameters: Parameters, features: FeatureStack, to deviation: Double
-  ) throws {
-    guard deviation > 0, let weight = parameters["language_projection.weight"] else { return }
-    try withError {
-      try withNoGrad {
-        let tokens = try model.languageTokens(
-          of: features.clips(Array(0..<min(64, features.count))), isTraining: false)
-        weight.multiply(inPlace: Tensor(Float(deviation / tokens.std().item)))
-      }
-    }
-  }
-
-  /// The same for the projection of what is heard; nothing where no clip has sound.
-  private static func scaleProjection(
-    _ model: AudioQFormer, _ parameters: Parameters, _ sounds: Sounds, to deviation: Double
-  ) throws {
-    guard deviation > 0, let pieces = sounds.pieces, let weight = parameters["audio.language_projection.weight"] else {
-      return
-    }
-    try withError {
-      try withNoGrad {
-        let tokens = model.languageTokens(try model.readSound(pieces).hidden)
-        weight.multiply(inPlace: Tensor(Float(deviation / tokens.std().item)))
-      }
-    }
   }
 }

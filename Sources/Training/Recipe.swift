@@ -251,6 +251,25 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var captions = 200
   }
 
+  /// What `qformer compare` does with the recipe.
+  public struct Compare: Codable, Sendable, Equatable {
+    /// What is compared.
+    public var connectors = ComparedConnector.usual
+    /// Each connector is trained once with each of them.
+    public var seeds: [UInt64] = [1, 2, 3]
+    /// M, the number of tokens for the language model, where a connector lets one choose.
+    public var tokens = 32
+    /// The budget of a training: clips seen, in full batches.
+    public var samples = 1600
+    /// No training takes longer, in minutes; without it only ``samples`` count.
+    public var minutes: Double?
+    /// How many clips of the first validation set are asked about.
+    public var clips = 200
+
+    /// The defaults.
+    public init() {}
+  }
+
   /// Which loop runs.
   public var objective = Objective.imageText
   /// Everything random follows from it.
@@ -289,6 +308,8 @@ public struct Recipe: Codable, Sendable, Equatable {
   public var imageWords = ImageWords()
   /// Stage 2 alone.
   public var imageLanguage = ImageLanguage()
+  /// What `qformer compare` does with the recipe; its defaults when left out.
+  public var compare: Compare?
   /// A line of metrics every so many steps.
   public var logEvery = 10
   /// Validation every so many steps; 0 is only at the end.
@@ -325,13 +346,17 @@ public struct Recipe: Codable, Sendable, Equatable {
         Self.set(&given, path[...], value)
       }
       let defaults = try Yams.load(yaml: YAMLEncoder().encode(Recipe())) as? [String: Any] ?? [:]
-      let optional: [String: Any] = [
+      var optional: [String: Any] = [
         "adapter": ["start": NSNull()], "language": ["template": NSNull()],
         "video": [
           "time": ["interpolation": NSNull()],
           "spatioTemporal": ["spatialQueries": NSNull(), "temporalQueries": NSNull(), "expertLayers": NSNull()],
         ],
       ]
+      if given["compare"] != nil {
+        let compare = try Yams.load(yaml: YAMLEncoder().encode(Compare())) as? [String: Any] ?? [:]
+        optional["compare"] = compare.merging(["minutes": NSNull()]) { $1 }
+      }
       var known = Self.merged(defaults, optional) { _ in }
       known["audio"] = NSNull()
       if given["audio"] is [String: Any] {
@@ -473,6 +498,20 @@ public struct Recipe: Codable, Sendable, Equatable {
         "the folder \(source.path) is not known: give it with --set paths.\(name)=FOLDER")
     }
     try require(logEvery > 0 && checkpointEvery > 0, "logEvery and checkpointEvery must be above 0")
+    guard let compare else { return }
+    try require(
+      (4...100_000).contains(compare.tokens), "compare.tokens is \(compare.tokens), expected 4 … 10⁵")
+    try require(
+      (batchSize...1_000_000_000).contains(compare.samples),
+      "compare.samples is \(compare.samples), expected at least a batch of \(batchSize)")
+    try require(compare.clips > 0, "compare.clips is \(compare.clips), expected at least 1")
+    if let minutes = compare.minutes { try require(minutes > 0, "compare.minutes is \(minutes), expected above 0") }
+    try require(
+      !compare.seeds.isEmpty && Set(compare.seeds).count == compare.seeds.count,
+      "compare.seeds: expected at least one seed, each once")
+    try require(
+      !compare.connectors.isEmpty && Set(compare.connectors).count == compare.connectors.count,
+      "compare.connectors: expected at least one connector, each once")
   }
 
   /// The recipe as YAML, with every default written out.

@@ -146,6 +146,13 @@ public struct RunFolder: Sendable {
     try events.append(step: values["step"] as? Int ?? 0, scalars)
   }
 
+  /// How long the steps took that have lines of metrics, in seconds.
+  var trainingSeconds: Double {
+    metrics().reduce(0) { sum, line in
+      sum + (line.values["validation"] == nil ? line.values["seconds"] as? Double ?? 0 : 0)
+    }
+  }
+
   /// Whether the validation after a step was cut short: fewer lines than sets. Those that are there are removed.
   func removeIncompleteValidation(step: Int, sets: Int) throws -> Bool {
     func isOfStep(_ line: [String: Any]) -> Bool { line["step"] as? Int == step && line["validation"] != nil }

@@ -109,6 +109,12 @@ import TorchNN
     for name in ["time_embedding.weight", "importance_scale", "pooling.over_patches.query_token"] {
       #expect(try #require(expanded.parameters[name]).abs().max().item == 0)
     }
+    // Fewer queries are the first ones.
+    var fewer = configuration
+    (fewer.spatialQueries, fewer.temporalQueries) = (3, 0)
+    fewer.languageGroups = [.spatial, .summary]
+    let few = try SpatioTemporalQFormer.fromImageQFormer(parameters, fewer, seed: 3).parameters
+    #expect(difference(try #require(few["query_tokens"]).narrow(1, 0, 3), source.narrow(1, 0, 3)) == 0)
     let before = source.values(as: Float.self)
     for (_, tensor) in expanded.parameters.all { tensor.zero() }
     #expect(source.values(as: Float.self) == before)
@@ -123,7 +129,7 @@ import TorchNN
         try SpatioTemporalQFormer.fromImageQFormer(parameters, changed, seed: 0)
       }?.description ?? ""
     }
-    #expect(words { $0.spatialQueries = 6 }.contains("query_tokens: expected the shape [1, 6, 24]"))
+    #expect(words { $0.spatialQueries = 6 }.contains("query_tokens: expected the shape [1, at least 6, 24]"))
     #expect(words { $0.temporalQueries = 6 }.contains("6 temporal queries"))
     #expect(words { $0.qformer.layers = 4 }.contains("it has no qformer.encoder.layer.3.attention"))
     #expect(words { $0.qformer.intermediateSize = 41 }.contains("expected the shape [41, 24], found [40, 24]"))
