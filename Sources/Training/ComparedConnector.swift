@@ -190,44 +190,32 @@ extension ComparedConnector {
   ///   - sizes: From ``ConnectorSizes/init(_:store:)``.
   ///   - store: Where models lie.
   /// - Throws: ``TrainingError/badRecipe(file:reason:)``; what loading an adapter throws.
-  func start(_ recipe: Recipe, _ sizes: ConnectorSizes, store: ModelStore) throws -> (
-    start: ConnectorStart, model: any CountedConnector
-  ) {
+  func start(_ recipe: Recipe, _ sizes: ConnectorSizes, store: ModelStore) throws -> ConnectorStart {
     var recipe = recipe
     let (width, language) = (sizes.qformer.encoderHiddenSize, sizes.languageSize)
-    func counted(_ start: AdapterStart) throws -> (start: ConnectorStart, model: any CountedConnector) {
-      guard let model = start.model as? any CountedConnector else {
-        throw TrainingError.badRecipe(file: "recipe", reason: "\(rawValue) has no known cost")
-      }
-      return (start.connector, model)
-    }
     switch self {
     case .meanPooling, .adaptivePooling, .perceiver:
       let parameters = Parameters()
       let model = try withError {
         try fresh(sizes, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters))
       }
-      return (ConnectorStart(video: model, parameters: parameters, inherited: [], isProjecting: false), model)
+      return ConnectorStart(video: model, parameters: parameters, inherited: [], isProjecting: false)
     case .imageQFormer, .wholeImageQFormer, .joint:
       let found = try AdapterStart.imageLanguage(
         recipe, store: store, encoderWidth: width, languageSize: language,
         queries: self == .joint ? sizes.tokens : queriesOfFrame(sizes))
-      let model: any CountedConnector =
+      let model: any VideoConnector =
         self == .joint
         ? try JointConnector(
           found.model, time: sizes.time,
           ParameterScope(FreshParameters(seed: recipe.seed &+ 3), parameters: found.parameters))
         : FramewiseConnector(found.model)
-      return (
-        ConnectorStart(
-          video: model, parameters: found.parameters, inherited: found.inherited, isProjecting: found.isProjecting),
-        model
-      )
+      return ConnectorStart(
+        video: model, parameters: found.parameters, inherited: found.inherited, isProjecting: found.isProjecting)
     case .cascaded:
       recipe.video.family = .cascaded
       recipe.video.cascaded.queries = sizes.tokens
-      return try counted(
-        AdapterStart.make(recipe, store: store, encoderWidth: width, languageSize: language))
+      return try AdapterStart.make(recipe, store: store, encoderWidth: width, languageSize: language).connector
     default:
       recipe.video.family = .spatioTemporal
       let groups = groups(tokens: sizes.tokens)
@@ -241,9 +229,9 @@ extension ComparedConnector {
       if self == .withoutCrossMask { recipe.video.spatioTemporal.crossMask = false }
       if self == .withoutTime { recipe.video.time.encoding = .none }
       if self == .timeBeforePooling { recipe.video.spatioTemporal.timeSite = .beforePooling }
-      return try counted(
-        AdapterStart.make(
-          recipe, store: store, encoderWidth: width, languageSize: language, queries: recipe.adapter.queries))
+      return try AdapterStart.make(
+        recipe, store: store, encoderWidth: width, languageSize: language, queries: recipe.adapter.queries
+      ).connector
     }
   }
 }

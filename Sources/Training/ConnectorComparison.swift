@@ -34,6 +34,9 @@ public enum ConnectorComparison {
           ? "validation: expected at least one source"
           : "objective is \(recipe.objective.rawValue); connectors are compared by video-language")
     }
+    guard recipe.audio == nil else {
+      throw TrainingError.badRecipe(file: "recipe", reason: "audio: connectors are compared by what they see alone")
+    }
     recipe.validation = [validation]
     let folder = try ComparisonFolder(output, recipe)
     let progress = Progress("comparing", total: 1, isOn: showsProgress)
@@ -101,7 +104,7 @@ public enum ConnectorComparison {
       (recipe.seed, recipe.compare) = (seed, nil)
       // Time is summed up from the lines of metrics.
       (recipe.logEvery, recipe.validateEvery) = (1, 0)
-      let (start, _) = try connector.start(recipe, sizes, store: store)
+      let start = try connector.start(recipe, sizes, store: store)
       let loop = try LanguageLoop(
         recipe, start, language, data.train, steps: max(1, compare.samples / recipe.batchSize))
       let run = try RunFolder(folder.trainingFolder(connector, seed), recipe: recipe, resumes: true)

@@ -130,13 +130,14 @@ public enum ImageWordsTraining {
   ) throws -> (model: Double, prior: Double) {
     let count = min(10, targets.ids.count)
     let common = targets.mostFrequent.prefix(count)
+    let prior = targets.logCounts
     var (hits, priorHits) = (0, 0)
     for rows in RetrievalEvaluation.batches(Array(0..<set.features.count), 64) {
       let best = try withError {
         try withNoGrad {
           let tokens = model.languageTokens(try model.readImage(set.features.batch(rows)).hidden)
           return WordAlignment.logits(
-            tokens: tokens, words: words.directions, prior: targets.logCounts, temperature: temperature
+            tokens: tokens, words: words.directions, prior: prior, temperature: temperature
           ).topK(count).indices.values(as: Int.self)
         }
       }

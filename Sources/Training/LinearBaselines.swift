@@ -139,17 +139,10 @@ private struct FrozenTexts {
 
   /// `[captions, D]` each, in the order of the captions: the normalised mean over tokens, and the first token.
   func embed(_ captions: [[String]]) -> (pooled: Tensor, first: Tensor) {
-    let ids = captions.flatMap { $0.map(encoder.ids) }
-    // Short texts together, so that little is padded; back into order at the end.
-    let order = ids.indices.sorted { ids[$0].count < ids[$1].count }
-    let back = Tensor(order).sorted().indices
-    let parts = RetrievalEvaluation.batches(order, 256).map { rows in
-      let batch = TextEncoder.pad(rows.map { ids[$0] })
-      let states = bert.hiddenStates(batch.ids, mask: batch.mask)
-      return (pooled: BERT.meanPooled(states, mask: batch.mask), first: states.select(1, 0))
+    let both = RetrievalEvaluation.byLength(captions.flatMap { $0.map(encoder.ids) }) { text in
+      let states = bert.hiddenStates(text.ids, mask: text.mask)  // [B, L, D]
+      return .stack([BERT.meanPooled(states, mask: text.mask), states.select(1, 0)], 1)
     }
-    return (
-      Tensor.cat(parts.map(\.pooled), 0).indexSelect(0, back), Tensor.cat(parts.map(\.first), 0).indexSelect(0, back)
-    )
+    return (both.select(1, 0), both.select(1, 1))
   }
 }

@@ -42,14 +42,9 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
     let ids = flat.map(texts.ids)
     return try withError {
       try withNoGrad {
-        // Short texts together, so that little is padded; back into order at the end.
-        let order = ids.indices.sorted { ids[$0].count < ids[$1].count }
-        let sorted = try batches(order, 256).map { rows in
-          let text = TextEncoder.pad(rows.map { ids[$0] })
-          return heads.textFeature(try model.textQFormer.readText(text.ids, mask: text.mask))
+        let textFeatures = try byLength(ids) { text in
+          heads.textFeature(try model.textQFormer.readText(text.ids, mask: text.mask))
         }
-        let back = Tensor(order).sorted().indices
-        let textFeatures = Tensor.cat(sorted, 0).indexSelect(0, back)
         let rows = Array(0..<features.count)
         let similarity = try Tensor.cat(
           batches(rows, 64).map { rows in
@@ -82,6 +77,13 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
       for caption in list { images[key(caption), default: []].insert(index) }
     }
     return captions.flatMap { list in list.map { images[key($0), default: []].sorted() } }
+  }
+
+  /// What `encode` makes of texts, `[texts, …]` in their order. Short texts come together, so that little is padded.
+  static func byLength(_ ids: [[Int]], _ encode: (TextBatch) throws -> Tensor) rethrows -> Tensor {
+    let order = ids.indices.sorted { ids[$0].count < ids[$1].count }
+    let sorted = try batches(order, 256).map { rows in try encode(TextEncoder.pad(rows.map { ids[$0] })) }
+    return Tensor.cat(sorted, 0).indexSelect(0, Tensor(order).sorted().indices)
   }
 
   static func batches(_ rows: [Int], _ size: Int) -> [[Int]] {

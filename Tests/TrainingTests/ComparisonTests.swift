@@ -61,7 +61,8 @@ struct ComparisonTests {
           let sizes = try ConnectorSizes(place.recipe, store: place.models.store)
           #expect(sizes.imageTokens == 17 && sizes.languageSize == 32 && sizes.frames == 2)
           for connector in ComparedConnector.allCases {
-            let (found, model) = try connector.start(place.recipe, sizes, store: place.models.store)
+            let found = try connector.start(place.recipe, sizes, store: place.models.store)
+            let model = try #require(found.model.video as? any CountedConnector)
             let words = "\(connector) \(start ?? "") \(tokens)"
             let counted = model.tokens(frames: 2, imageTokens: 17)
             #expect(try model.languageTokens(of: clip, isTraining: false).shape == [1, counted, 32], "\(words)")
@@ -103,13 +104,13 @@ struct ComparisonTests {
       let expected = image.languageTokens(try image.readImage(features.select(1, 0)).hidden)
       let sizes = try ConnectorSizes(place.recipe, store: place.models.store)
       for connector in [ComparedConnector.wholeImageQFormer, .joint] {
-        let model = try connector.start(place.recipe, sizes, store: place.models.store).model
+        let model = try connector.start(place.recipe, sizes, store: place.models.store).model.video
         expectClose(try model.languageTokens(of: clip, isTraining: false), expected, relative: 1e-5, connector.rawValue)
       }
       place.recipe.compare?.tokens = 7
       let more = try ConnectorSizes(place.recipe, store: place.models.store)
       let tokens = try #require(
-        try ComparedConnector.joint.start(place.recipe, more, store: place.models.store).start
+        try ComparedConnector.joint.start(place.recipe, more, store: place.models.store)
           .parameters["query_tokens"]
       ).detached()
       let own = image.qformer.queryTokens.detached()
@@ -191,6 +192,24 @@ struct ComparisonTests {
       let short = try #require(try place.run())
       #expect(short.rows[0].isCutShort && short.rows[0].scores[0].isBest == nil)
       #expect(short.lines.contains { $0.contains("⏱") } && short.lines.contains { $0.contains("One seed") })
+    }
+  }
+
+  @Test("What does not compare is refused before anything is trained")
+  func refused() throws {
+    try withTemporaryFolder { folder in
+      let place = try Place(folder)
+      let changes: [(words: String, change: (inout Recipe) -> Void)] = [
+        ("image-language", { $0.objective = .imageLanguage }), ("validation", { $0.validation = [] }),
+        ("audio", { $0.audio = Recipe.Audio() }),
+      ]
+      for (words, change) in changes {
+        var place = place
+        change(&place.recipe)
+        let error = #expect(throws: TrainingError.self) { _ = try place.run() }
+        #expect(error?.description.contains(words) == true, "\(words): \(error?.description ?? "")")
+      }
+      #expect(!FileManager.default.fileExists(atPath: folder.appendingPathComponent("out").path))
     }
   }
 
