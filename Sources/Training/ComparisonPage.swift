@@ -68,7 +68,7 @@ struct ComparisonPage {
 
 /// Accuracy against a cost on a logarithmic axis, with a bar of a standard deviation to both sides; filled points are the best
 /// and what is equal to it.
-private struct Plot {
+struct Plot {
   struct Point {
     let number: Int
     let name: String
@@ -84,6 +84,21 @@ private struct Plot {
 
   private static let (width, height, margin) = (460.0, 320.0, 46.0)
 
+  /// Round parts of 1 around the given ones, at least one step of them and within 0 … 1 wherever those are.
+  static func scoreTicks(from low: Double, to high: Double) -> [Double] {
+    let step = [0.01, 0.02, 0.05, 0.1].first { (high - low) / $0 <= 6 } ?? 0.2
+    let first = (max(0, low) / step + 1e-9).rounded(.down)
+    let last = max((min(1, high) / step - 1e-9).rounded(.up), first + 1)
+    return stride(from: first, through: last, by: 1).map { $0 * step }
+  }
+
+  /// 1, 2 and 5 times powers of ten within the given ends; no more than the axis has room for.
+  static func costTicks(from low: Double, to high: Double) -> [Double] {
+    let all = (-6...12).flatMap { power in [1.0, 2, 5].map { $0 * pow(10, Double(power)) } }
+    let within = all.filter { (low...high).contains($0) }
+    return within.count <= 7 ? within : within.enumerated().filter { $0.offset % 3 == 0 }.map(\.element)
+  }
+
   var svg: String {
     let costs = points.map { max(x($0), 1e-6) }
     let (least, most) = ((costs.min() ?? 1) / 1.3, (costs.max() ?? 1) * 1.3)
@@ -94,7 +109,8 @@ private struct Plot {
       let value = point.score.accuracy
       return [value.mean - value.standardDeviation, value.mean + value.standardDeviation]
     }
-    let (bottom, top) = (min(ends.min() ?? 0, chance) - 0.02, max(ends.max() ?? 1, chance) + 0.02)
+    let scores = Self.scoreTicks(from: min(ends.min() ?? 0, chance), to: max(ends.max() ?? 1, chance))
+    let (bottom, top) = (scores.first ?? 0, scores.last ?? 1)
     func down(_ value: Double) -> Double {
       Self.height - Self.margin - (Self.height - 2 * Self.margin) * (value - bottom) / (top - bottom)
     }
@@ -113,16 +129,17 @@ private struct Plot {
       line((left, down(chance)), (right, down(chance)), ##"stroke="#c33" stroke-dasharray="4 3""##),
       text((right, down(chance) - 4), "chance", "end"), text((Self.width / 2, Self.height - 8), label),
     ]
-    for part in 0...4 {
-      let value = bottom + (top - bottom) * Double(part) / 4
+    for value in scores {
       parts.append(text((left - 4, down(value) + 4), String(format: "%.0f %%", value * 100), "end"))
-      let cost = least * pow(most / least, Double(part) / 4)
-      parts.append(
-        text((across(cost), Self.height - Self.margin + 16), String(format: cost < 10 ? "%.1f" : "%.0f", cost)))
+    }
+    for cost in Self.costTicks(from: least, to: most) {
+      parts.append(text((across(cost), Self.height - Self.margin + 16), String(format: "%g", cost)))
     }
     for point in points {
       let (place, value) = (across(x(point)), point.score.accuracy)
-      let (low, high) = (down(value.mean - value.standardDeviation), down(value.mean + value.standardDeviation))
+      let (low, high) = (
+        down(max(bottom, value.mean - value.standardDeviation)), down(min(top, value.mean + value.standardDeviation))
+      )
       parts.append(line((place, low), (place, high), ##"stroke="#36c""##))
       for end in [low, high] { parts.append(line((place - 3, end), (place + 3, end), ##"stroke="#36c""##)) }
       let fill = point.score.isBest == true ? "#36c" : "#fff"

@@ -213,6 +213,19 @@ struct ComparisonTests {
     }
   }
 
+  @Test("Axes have round ends")
+  func ticks() {
+    func percents(_ low: Double, _ high: Double) -> [Int] {
+      Plot.scoreTicks(from: low, to: high).map { Int(($0 * 100).rounded()) }
+    }
+    #expect(percents(0.378, 0.5) == [35, 40, 45, 50])
+    #expect(percents(-0.03, 0.25) == [0, 5, 10, 15, 20, 25])
+    #expect(percents(0.5, 0.5) == [50, 51])
+    #expect(percents(0.2, 1.04) == [20, 40, 60, 80, 100])
+    #expect(Plot.costTicks(from: 24, to: 105) == [50, 100])
+    #expect(Plot.costTicks(from: 0.7, to: 900) == [1, 10, 100])
+  }
+
   @Test("Differences within the spread are none; the best, and what equals it, is marked")
   func spread() throws {
     func values(_ values: [Double]) throws -> SeedStatistics { try SeedStatistics(values) }
