@@ -6,14 +6,16 @@ import Pipelines
 /// `qformer gallery INPUT… --output DIR`
 struct GalleryCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "gallery", abstract: "Write a page with captions, best matches and where the queries look.",
+    commandName: "gallery",
+    abstract: "Write a page with captions, best matches and where the queries look; of videos, what models say.",
     discussion: """
       EXAMPLES:
         qformer gallery *.jpg --output gallery
         qformer gallery *.jpg --candidates sentences.txt --output gallery
+        qformer gallery *.mp4 --video-model video-cascaded --question "What happens first?" --output gallery
       """)
 
-  @Argument(help: "Pictures; - reads a list of paths from standard input.")
+  @Argument(help: "Pictures, and with --video-model videos; - reads a list of paths from standard input.")
   var inputs: [String] = []
 
   @Option(help: "A text file with one candidate caption a line.")
@@ -31,17 +33,42 @@ struct GalleryCommand: ParsableCommand {
   @Option(help: "Name or folder of the matching model.")
   var matchModel = "image-match"
 
+  @Option(help: "Name or folder of a model that describes videos. May be given several times.")
+  var videoModel: [String] = []
+
+  @Option(help: "What each video is asked besides. May be given several times.")
+  var question: [String] = []
+
   @OptionGroup var text: TextOptions
   @OptionGroup var common: CommonOptions
+
+  func validate() throws {
+    guard question.isEmpty || !videoModel.isEmpty else {
+      throw ValidationError("--question: expected --video-model, which answers")
+    }
+  }
 
   func run() throws {
     try common.apply()
     let candidates = try self.candidates.map(Self.lines) ?? []
     let credits = try self.credits.map(Self.credits) ?? [:]
+    let all = try Inputs(inputs)
+    var (videos, pictures) = videoModel.isEmpty ? (Inputs.none, all) : all.videosApart()
+    let width = min(all.paths.map { Self.name($0).count }.max() ?? 0, 30)
+    let entries = try pictures.paths.isEmpty ? [] : describe(&pictures, candidates, credits, width)
+    let clips = try GalleryVideos(models: videoModel, questions: question, text: text, common: common)
+      .describe(&videos, credits)
+    let page = try Gallery.write(
+      entries, clips: clips, candidates: candidates.count, to: URL(fileURLWithPath: output))
+    if !common.json { Output.line("\nopen \(page.path)") }
+    try pictures.joined(videos).finish()
+  }
+
+  private func describe(
+    _ inputs: inout Inputs, _ candidates: [String], _ credits: [String: String], _ width: Int
+  ) throws -> [Gallery.Entry] {
     let caption = try ImageLanguagePipeline(model)
     let match = candidates.isEmpty ? nil : try ImageTextPipeline(matchModel)
-    var inputs = try Inputs(self.inputs)
-    let width = min(inputs.paths.map { URL(fileURLWithPath: $0).lastPathComponent.count }.max() ?? 0, 30)
     var entries: [Gallery.Entry] = []
     let contents = try ModelFolder(ModelStore().adapter(model))
     try inputs.forEach(batch: 4, for: contents) { group in
@@ -57,7 +84,7 @@ struct GalleryCommand: ParsableCommand {
           texts: candidates)
       }
       for (index, item) in group.enumerated() {
-        let name = URL(fileURLWithPath: item.path).lastPathComponent
+        let name = Self.name(item.path)
         func best(_ value: (ImageTextPipeline.Score) -> Double?) -> (text: String, score: Double)? {
           scores?[index].enumerated().compactMap { number, score in value(score).map { (candidates[number], $0) } }
             .max { $0.1 < $1.1 }
@@ -78,10 +105,10 @@ struct GalleryCommand: ParsableCommand {
         }
       }
     }
-    let page = try Gallery.write(entries, candidates: candidates.count, to: URL(fileURLWithPath: output))
-    if !common.json { Output.line("\nopen \(page.path)") }
-    try inputs.finish()
+    return entries
   }
+
+  private static func name(_ path: String) -> String { URL(fileURLWithPath: path).lastPathComponent }
 
   private static func lines(_ path: String) throws -> [String] {
     guard let data = FileManager.default.contents(atPath: path) else {

@@ -18,6 +18,29 @@ struct Inputs {
     if paths.isEmpty { throw ValidationError("expected at least one input") }
   }
 
+  /// No inputs at all.
+  static let none = Inputs(paths: [])
+
+  private init(paths: [String]) { self.paths = paths }
+
+  /// Those that are videos, and all others, among them what cannot be opened.
+  func videosApart() -> (videos: Inputs, others: Inputs) {
+    func isVideo(_ path: String) -> Bool {
+      if case .video = try? VisualFile(contentsOf: URL(fileURLWithPath: path)) { true } else { false }
+    }
+    let kinds = paths.map { (path: $0, isVideo: isVideo($0)) }
+    return (
+      Inputs(paths: kinds.filter(\.isVideo).map(\.path)), Inputs(paths: kinds.filter { !$0.isVideo }.map(\.path))
+    )
+  }
+
+  /// These inputs, and then others, with what became of both.
+  func joined(_ others: Inputs) -> Inputs {
+    var all = Inputs(paths: paths + others.paths)
+    all.failures = failures + others.failures
+    return all
+  }
+
   /// Decodes all pictures, in groups, and hands them on. One that cannot be decoded is reported and does not stop the
   /// others.
   ///

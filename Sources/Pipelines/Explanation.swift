@@ -182,6 +182,9 @@ public final class Explainer: Sendable {
     }
   }
 
+  /// Looks into a video adapter that is loaded already.
+  public init(_ pipeline: VideoPipeline) { model = .video(pipeline) }
+
   /// The image encoder.
   public var encoder: ImageEncoder {
     switch model {

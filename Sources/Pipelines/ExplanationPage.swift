@@ -119,13 +119,7 @@ public struct ExplanationPage {
     img { display: block; border-radius: 5px }
     .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem }
     .pair img { width: 100%; max-height: 400px; object-fit: contain; background: #f3f3f0 }
-    .time { overflow-x: auto }
-    .strip { display: grid; gap: 0 }
-    .strip div { padding: 1px; text-align: center; font-size: .76rem; color: #5b6272;
-                 font-variant-numeric: tabular-nums }
-    .strip div.best { color: #8a5a00; font-weight: 700 }
-    .strip img { width: 100% }
-    svg.curve { display: block; width: 100%; height: 92px; background: #faf9f6; border-radius: 5px }
+    \(FrameStrip.style)
     .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: .6rem .5rem }
     .words { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
     figure { margin: 0 } figure img { width: 100% }
@@ -136,7 +130,7 @@ public struct ExplanationPage {
     </head>
     <body>
     <h1>Where the queries look</h1>
-    <p class="lead">Cross-attention of \(Gallery.escaped(model)), traced back to the patches of the encoder. Bright and
+    <p class="lead">Cross-attention of \(Markup.escaped(model)), traced back to the patches of the encoder. Bright and
     warm is what is looked at, dark is what is not; each picture has a scale of its own. The class token has a share that
     no picture shows. Attention says what is read, not why an answer comes out.</p>
     <main>
@@ -174,7 +168,7 @@ private struct ExplanationCard {
       value.map { "\(name) \($0)" }
     }
     let note = chosen.isEmpty ? "mean over layers and heads" : chosen.joined(separator: ", ")
-    var parts = ["<article>", "<h2>\(Gallery.escaped(title))</h2>"]
+    var parts = ["<article>", "<h2>\(Markup.escaped(title))</h2>"]
     parts.append(isClip ? try timeline(note) : try pair(note))
     for group in explanation.groups where group.queries.count > 1 { parts.append(try queries(of: group)) }
     if let words = explanation.words { parts.append(try self.words(words)) }
@@ -187,59 +181,27 @@ private struct ExplanationCard {
     let summary = try overlay(explanation.summary(), frame: 0, limit: ExplanationPage.pictureSize)
     return """
       <h3>\(explanation.choice.query == nil ? "All queries" : "One query") <small>\(note)</small></h3>
-      <div class="pair">\(try Self.image(frames[0], title))\(try Self.image(summary, "attention over \(title)"))</div>
+      <div class="pair">\(try Markup.image(frames[0], title))\(try Markup.image(summary, "attention over \(title)"))</div>
       """
   }
 
   /// Frames with their times, importance as a curve under them, and each group's attention on every frame.
   private func timeline(_ note: String) throws -> String {
-    let count = frames.count
-    let columns = "style=\"grid-template-columns: repeat(\(count), minmax(\(count > 12 ? "80px" : "0"), 1fr))\""
-    func strip(_ cells: [String]) -> String { "<div class=\"strip\" \(columns)>\(cells.joined())</div>" }
-    let times = explanation.seconds.map { Self.number($0, 2) + " s" }
-    let best = explanation.frameImportance.indices.max {
-      explanation.frameImportance[$0] < explanation.frameImportance[$1]
-    }
-    let pictures = try zip(frames, times).map { frame, time in
-      "<div>\(try Self.image(AttentionOverlay.scaled(frame, limit: 240), "frame at \(time)"))\(time)</div>"
-    }
-    let shares = explanation.frameImportance.enumerated().map { number, value in
-      "<div\(number == best ? " class=\"best\"" : "")>\(Self.number(100 * value, 1)) %</div>"
-    }
+    let strip = FrameStrip(frames: frames, seconds: explanation.seconds)
     var parts = [
-      "<div class=\"time\"\(count > 12 ? " tabindex=\"0\"" : "")>", "<h3>Frames</h3>", strip(pictures),
-      "<h3>Importance of each frame <small>1 together; dashed: even</small></h3>", curve(), strip(shares),
+      "<h3>Frames</h3>", try strip.pictures(),
+      "<h3>Importance of each frame <small>1 together; dashed: even</small></h3>",
+      strip.importance(explanation.frameImportance),
     ]
     func row(_ name: String, _ map: Tensor) throws {
-      let cells = try zip(overlays(map, limit: 240), times).map { image, time in
-        "<div>\(try Self.image(image, "attention at \(time)"))</div>"
-      }
-      parts += ["<h3>\(Gallery.escaped(name)) <small>\(note)</small></h3>", strip(cells)]
+      parts.append("<h3>\(Markup.escaped(name)) <small>\(note)</small></h3>")
+      parts.append(try strip.overlays(overlays(map, limit: FrameStrip.frameSize)))
     }
     try row(explanation.choice.query == nil ? "All queries" : "One query", explanation.summary())
     if explanation.choice.query == nil, explanation.groups.count > 1 {
       for group in explanation.groups { try row(group.name.capitalizedFirst, explanation.summary(group)) }
     }
-    return (parts + ["</div>"]).joined(separator: "\n")
-  }
-
-  /// Importance over frames; points stand under the middles of the frames.
-  private func curve() -> String {
-    let (count, values) = (frames.count, explanation.frameImportance)
-    let top = max(values.max() ?? 1, 1e-9) * 1.15
-    func y(_ value: Double) -> String { Self.number(90 - 86 * value / top, 2) }
-    let points = values.enumerated().map { "\(Self.number((Double($0) + 0.5) * 100, 1)),\(y($1))" }
-    let bars = values.enumerated().map { number, value in
-      "<rect x=\"\(number * 100 + 3)\" width=\"94\" y=\"\(y(value))\" height=\"\(Self.number(86 * value / top, 2))\"/>"
-    }
-    let even = y(1 / Double(count))
-    return """
-      <svg class="curve" viewBox="0 0 \(count * 100) 92" preserveAspectRatio="none" role="img" \
-      aria-label="importance of each frame"><g fill="#ffd9a0">\(bars.joined())</g>\
-      <path d="M0 \(even) H\(count * 100)" stroke="#9aa0ad" stroke-dasharray="4 4" vector-effect="non-scaling-stroke"/>\
-      <polyline points="\(points.joined(separator: " "))" fill="none" stroke="#d97700" stroke-width="2" \
-      vector-effect="non-scaling-stroke"/></svg>
-      """
+    return strip.block(parts)
   }
 
   /// Every query of a group, of a clip on the frame that it looks at most.
@@ -250,7 +212,7 @@ private struct ExplanationCard {
     }
     let place = isClip ? "each on the frame it looks at most; " : ""
     return """
-      <h3>Each of the \(group.queries.count) \(Gallery.escaped(group.name)) <small>\(place)the share of its attention \
+      <h3>Each of the \(group.queries.count) \(Markup.escaped(group.name)) <small>\(place)the share of its attention \
       that lies elsewhere than their mean</small></h3>
       <div class="many">\(figures.joined())</div>
       """
@@ -267,7 +229,7 @@ private struct ExplanationCard {
       of all tokens
       """
     return """
-      <h3>What the words of “\(Gallery.escaped(words.text))” look at through the queries <small>\(note)</small></h3>
+      <h3>What the words of “\(Markup.escaped(words.text))” look at through the queries <small>\(note)</small></h3>
       <div class="many words">\(figures.joined())</div>
       """
   }
@@ -278,20 +240,13 @@ private struct ExplanationCard {
       (map.sum(1).values(), (map - mean).abs().sum().item / 2)
     }
     let frame = ofFrames.indices.max { ofFrames[$0] < ofFrames[$1] } ?? 0
-    let time = isClip ? "\(Self.number(explanation.seconds[frame], 2)) s · " : ""
+    let time = isClip ? "\(Markup.number(explanation.seconds[frame], 2)) s · " : ""
     let image = try overlay(map, frame: frame, limit: Self.thumbnail)
     return """
-      <figure>\(try Self.image(image, caption))<figcaption>\(Gallery.escaped(caption)) <small>\(time)\
-      \(Self.number(100 * apart, 0)) %</small></figcaption></figure>
+      <figure>\(try Markup.image(image, caption))<figcaption>\(Markup.escaped(caption)) <small>\(time)\
+      \(Markup.number(100 * apart, 0)) %</small></figcaption></figure>
       """
   }
-
-  private static func image(_ image: Image, _ words: String) throws -> String {
-    let data = try image.jpegData(quality: 85).base64EncodedString()
-    return "<img src=\"data:image/jpeg;base64,\(data)\" alt=\"\(Gallery.escaped(words))\">"
-  }
-
-  private static func number(_ value: Double, _ digits: Int) -> String { String(format: "%.\(digits)f", value) }
 }
 
 /// Several pictures of one size on one.

@@ -60,6 +60,8 @@ public struct AdapterEvaluation: Codable, Sendable {
     }
     // What the adapter listens to, and not what the recipe would train.
     recipe.audio = configuration.language == nil ? nil : configuration.audio.map { Recipe.Audio(encoder: $0.encoder) }
+    // Each image once: what a baseline chooses its penalty on must not be among what it is fitted to.
+    for index in recipe.train.indices { recipe.train[index].repeats = 1 }
     let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
     var results = data.validation.map { Result(set: $0.name, images: $0.features.count) }
     func retrieve(_ adapter: any VideoQFormer, _ texts: TextEncoder, _ text: AdapterConfiguration.Text) throws {

@@ -33,9 +33,12 @@ enum CanonicalStart {
     try withError {
       try withNoGrad {
         var (images, texts): ([Tensor], [Tensor]) = ([], [])
+        var weights: [Double] = []
         for batch in RetrievalEvaluation.batches(Array(rows.indices), 64) {
           let own = batch.map { rows[$0] }
           let pairs = own.enumerated().flatMap { place, row in captions[row].prefix(2).map { (place, $0) } }
+          // An image counts once, however many captions it has.
+          weights += pairs.map { 1 / Double(min(2, captions[own[$0.0]].count)) }
           let clips = try features.clips(own)
           let hidden = model.textQFormer.readImage(try model.keyValues(clips, isTraining: false)).hidden.mean(1)
           images.append(hidden.indexSelect(0, Tensor(pairs.map(\.0))))
@@ -47,7 +50,7 @@ enum CanonicalStart {
         let width = heads[0].0.size(0)
         // There are no more directions than the sides have; the heads' other rows start at 0.
         let size = min(width, image.size(1), text.size(1))
-        let alignment = try CanonicalAlignment(image, text, size: size)
+        let alignment = try CanonicalAlignment(image, text, size: size, weights: weights)
         for (head, map) in zip(heads, [alignment.first, alignment.second]) {
           head.0.copy(from: .cat([map.weight, .zeros([width - size, map.weight.size(1)])], 0))
           head.1.copy(from: .cat([map.bias, .zeros([width - size])], 0))

@@ -12,7 +12,7 @@ import Torch
 /// An image is its class token and the mean of its patches, a clip the mean of its frames. Ridge regression maps it to the
 /// mean-pooled, normalised output of the text model; the penalty is chosen on a tenth of the training images, never on a set
 /// that is scored. Canonical correlation analysis (`CanonicalAlignment`) maps it and the first token of the text model's output
-/// to where they agree best; its ridge is not chosen at all.
+/// to where they agree best; its ridge is not chosen at all. An image counts once in both, however many captions it has.
 struct LinearBaselines {
   private static let penalties = [1.0, 10, 100, 1000, 10_000]
   /// Directions that are kept of canonical correlations.
@@ -43,7 +43,9 @@ struct LinearBaselines {
         let (ridge, penalty) = try Self.chooseRidge(x, captions.pooled, train.captions)
         let owners = train.captions.indices.flatMap { row in train.captions[row].map { _ in row } }
         let size = min(Self.directions, x.size(1), captions.first.size(1))
-        let canonical = try CanonicalAlignment(x.indexSelect(0, Tensor(owners)), captions.first, size: size)
+        let weights = owners.map { 1 / Double(train.captions[$0].count) }
+        let canonical = try CanonicalAlignment(
+          x.indexSelect(0, Tensor(owners)), captions.first, size: size, weights: weights)
         return (images, penalty, ridge, canonical)
       }
     }

@@ -57,6 +57,47 @@ struct VideoVerbTests {
     }
   }
 
+  @Test("gallery: of each video what every model says and answers, with the importance of its frames")
+  func gallery() throws {
+    try withWorkplace { place in
+      let models = try place.videoModels()
+      let moving = Workplace.clip("moving.gif")
+      let credits = try place.write(
+        "credits.json", #"{"pictures": [{"file": "moving.gif", "credit": "Anna & Co", "licence": "CC0"}]}"#)
+      let result = try place.program.run(
+        "gallery", place.pictures[0], film, moving, "--video-model", models.cascaded, "--video-model",
+        models.spatioTemporal, "--question", "what?", "--credits", credits, "--output", place.path("page"), "--json",
+        "--max-tokens", "4")
+      #expect(result.code == 0 && result.errors.isEmpty, "\(result)")
+      let lines = try result.json()
+      #expect(lines.count == 5 && lines[0]["model"] == nil)
+      let expected = [film, moving].flatMap { path in [models.cascaded, models.spatioTemporal].map { (path, $0) } }
+      for (line, (path, folder)) in zip(lines.dropFirst(), expected) {
+        #expect(line["input"] as? String == path)
+        #expect(line["model"] as? String == URL(fileURLWithPath: folder).lastPathComponent)
+        let options = ["--model", folder, "--max-tokens", "4", "--json"]
+        let said = try place.program.start(["caption", path] + options).finish().json()[0]
+        #expect(line["text"] as? String == said["text"] as? String)
+        #expect(line["frames"] as? [Double] == said["frames"] as? [Double])
+        let answer = try place.program.start(["ask", path, "what?"] + options).finish().json()[0]
+        let answers = try #require(line["answers"] as? [[String: String]])
+        #expect(answers == [["question": "what?", "text": try #require(answer["text"] as? String)]])
+        let importance = try #require(line["frame_importance"] as? [Double])
+        #expect(importance.count == 4 && abs(importance.reduce(0, +) - 1) < 1e-4)
+      }
+      let page = try String(contentsOfFile: place.path("page") + "/index.html", encoding: .utf8)
+      #expect(page.components(separatedBy: "<article>").count == 4)
+      #expect(page.contains("Anna &amp; Co, CC0"))
+      // Both models saw the same frames, which are drawn once.
+      #expect(page.components(separatedBy: "alt=\"frame at").count == 1 + 2 * 4)
+      #expect(page.components(separatedBy: "class=\"curve\"").count == 5)
+      let pictureless = try place.program.run("gallery", film, "--output", place.path("none"))
+      #expect(pictureless.code == 65 && pictureless.errors.contains("found a video"), "\(pictureless)")
+      let mute = try place.program.run("gallery", film, "--question", "what?", "--output", place.path("none"))
+      #expect(mute.code == 64 && mute.errors.contains("--video-model"), "\(mute)")
+    }
+  }
+
   @Test("The frames that are asked for")
   func frames() throws {
     try withWorkplace { place in

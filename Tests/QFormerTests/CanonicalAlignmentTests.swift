@@ -68,8 +68,28 @@ import Torch
     }
   }
 
+  @Test func aPairOfWeightTwoCountsAsTwoPairs() throws {
+    let (x, y) = try pairs(400, shared: 3, seed: 5)
+    try withError {
+      func doubled(_ z: Tensor) -> Tensor { .cat([z, z.narrow(0, 0, 100)], 0) }
+      let repeated = try CanonicalAlignment(doubled(x), doubled(y), size: 3)
+      let weighted = try CanonicalAlignment(
+        x, y, size: 3, weights: (0..<400).map { $0 < 100 ? 3 : 1.5 })
+      let plain = try CanonicalAlignment(x, y, size: 3)
+      #expect((repeated.correlations - weighted.correlations).abs().max().item < 1e-5)
+      #expect((plain.correlations - weighted.correlations).abs().max().item > 1e-3)
+      for (z, a, b) in [(x, repeated.first, weighted.first), (y, repeated.second, weighted.second)] {
+        // A direction and its opposite are the same.
+        #expect((mapped(z, a).abs() - mapped(z, b).abs()).abs().max().item < 1e-3)
+      }
+    }
+  }
+
   @Test func badInputIsNamed() throws {
     let (x, y) = try pairs(20, shared: 2, seed: 4)
+    let few = Array(repeating: 1.0, count: 19)
+    #expect(throws: QFormerError.self) { try CanonicalAlignment(x, y, size: 2, weights: few) }
+    #expect(throws: QFormerError.self) { try CanonicalAlignment(x, y, size: 2, weights: few + [0]) }
     #expect(throws: QFormerError.self) { try CanonicalAlignment(x, withError { y.narrow(0, 0, 19) }, size: 2) }
     #expect(throws: QFormerError.self) { try CanonicalAlignment(x, y, size: 10) }
     #expect(throws: QFormerError.self) { try CanonicalAlignment(x, y, size: 2, ridge: 0) }

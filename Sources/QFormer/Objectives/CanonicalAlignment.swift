@@ -22,9 +22,11 @@ public struct CanonicalAlignment {
   ///   - x: `[K, Dx]`.
   ///   - y: `[K, Dy]`; row i belongs to row i of `x`.
   ///   - size: E, at most the smaller of Dx and Dy.
+  ///   - weights: How much each pair counts, `[K]`, above 0; nil: all alike. Pairs of an image with many texts outweigh those
+  ///     of an image with one unless they share its weight.
   ///   - ridge: What is added to variances, as a part of their mean; above 0.
   /// - Throws: ``QFormerError/wrongShape(what:expected:found:)`` and ``QFormerError/invalidInput(_:)``.
-  public init(_ x: Tensor, _ y: Tensor, size: Int, ridge: Double = 0.05) throws {
+  public init(_ x: Tensor, _ y: Tensor, size: Int, weights: [Double]? = nil, ridge: Double = 0.05) throws {
     guard x.rank == 2, y.rank == 2, x.size(0) == y.size(0), x.size(0) > 1 else {
       throw QFormerError.wrongShape(
         what: "pairs to align", expected: "[K, Dx] and [K, Dy] of K > 1 pairs, the first \(x.shape)", found: y.shape)
@@ -33,8 +35,13 @@ public struct CanonicalAlignment {
       throw QFormerError.invalidInput(
         "alignment to \(size) dimensions with a ridge of \(ridge): expected 1 … \(min(x.size(1), y.size(1))), above 0")
     }
-    let (left, right) = (Side(x, ridge), Side(y, ridge))
-    let between = left.centered.transposed(0, 1).matmul(right.centered) / Double(x.size(0))  // [Dx, Dy]
+    let weights = weights ?? Array(repeating: 1, count: x.size(0))
+    guard weights.count == x.size(0), weights.allSatisfy({ $0 > 0 && $0.isFinite }) else {
+      throw QFormerError.invalidInput("\(weights.count) weights of \(x.size(0)) pairs: expected one a pair, above 0")
+    }
+    let parts = (Tensor(weights) / weights.reduce(0, +)).unsqueezed(1)  // [K, 1]
+    let (left, right) = (Side(x, parts, ridge), Side(y, parts, ridge))
+    let between = (left.centered * parts).transposed(0, 1).matmul(right.centered)  // [Dx, Dy]
     let (u, s, vt) = left.whitening.matmul(between).matmul(right.whitening).singularValues()
     let strength = s.narrow(0, 0, size)
     first = left.map(u.narrow(1, 0, size).transposed(0, 1) * strength.unsqueezed(1))
@@ -47,12 +54,15 @@ public struct CanonicalAlignment {
     let centered: Tensor
     /// Σ^−½.
     let whitening: Tensor
+    private let parts: Tensor
 
-    init(_ x: Tensor, _ ridge: Double) {
+    /// - Parameter parts: Each row's part of the whole, `[K, 1]`.
+    init(_ x: Tensor, _ parts: Tensor, _ ridge: Double) {
+      self.parts = parts
       let wide = x.to(.float64)
-      mean = wide.mean(0)
+      mean = (wide * parts).sum(0)
       centered = wide - mean
-      let covariance = centered.transposed(0, 1).matmul(centered) / Double(x.size(0))
+      let covariance = (centered * parts).transposed(0, 1).matmul(centered)
       let unit = Tensor.identity(x.size(1))
       let variance = (covariance * unit).sum(1).mean(0)
       let (values, vectors) = (covariance + unit * (variance * ridge)).symmetricEigen()
@@ -64,7 +74,7 @@ public struct CanonicalAlignment {
     /// Directions `[E, D]` in whitened space as a map of vectors as they are.
     func map(_ directions: Tensor) -> (weight: Tensor, bias: Tensor) {
       var weight = directions.matmul(whitening)
-      weight = weight / centered.linear(weight).norm(-1).mean(0)
+      weight = weight / (centered.linear(weight).norm(-1).unsqueezed(1) * parts).sum()
       return (weight.to(.float32), (mean.unsqueezed(0).linear(weight).reshaped(-1) * -1).to(.float32))
     }
   }
