@@ -39,8 +39,9 @@ test: setup ## all tests
 	@scripts/fetch-data $(IF_OFFERED)
 	@swift test
 
-train-stamps: build models data ## trains an adapter on the stamps, stage 1 and stage 2
+train-stamps: build models data ## trains an adapter on the stamps: stage 1, words, stage 2
 	@.build/release/qformer train Recipes/stamps-stage1.yaml
+	@.build/release/qformer train Recipes/stamps-words.yaml
 	@.build/release/qformer train Recipes/stamps-stage2.yaml
 
 format: ## rewrites the Swift sources in the house style

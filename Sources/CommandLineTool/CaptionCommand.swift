@@ -10,8 +10,8 @@ struct TextOptions: ParsableArguments {
   @Option(help: "No end before this many new tokens.")
   var minTokens = 1
 
-  @Option(help: "Beams; 1 for none.")
-  var beams = 1
+  @Option(help: "Beams; 1 for none. Default: what the adapter asks for; with --stream or a temperature 1.")
+  var beams: Int?
 
   @Option(help: "0 takes the likeliest token, more samples.")
   var temperature = 0.0
@@ -38,6 +38,7 @@ struct TextOptions: ParsableArguments {
     func require(_ holds: Bool, _ words: String) throws { if !holds { throw ValidationError(words) } }
     try require((1...1_000_000).contains(maxTokens), "--max-tokens \(maxTokens): expected 1 to 1000000")
     try require(minTokens >= 0, "--min-tokens \(minTokens): expected 0 or more")
+    let beams = beams ?? 1
     try require((1...64).contains(beams), "--beams \(beams): expected 1 to 64")
     try require(temperature >= 0 && temperature.isFinite, "--temperature \(temperature): expected 0 or more")
     try require(beams == 1 || temperature == 0, "--temperature \(temperature): beams do not sample")

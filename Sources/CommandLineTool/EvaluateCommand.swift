@@ -29,8 +29,8 @@ struct EvaluateCommand: ParsableCommand {
   @Option(help: "Use this split of every validation set.")
   var split: String?
 
-  @Option(help: "Beams of captions.")
-  var beams = 1
+  @Option(help: "Beams of captions. Default: what the adapter asks for, else 1.")
+  var beams: Int?
 
   @OptionGroup var common: CommonOptions
 

@@ -103,6 +103,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     public var usesPublishedPrompts: Bool?
     /// Video-LLaMA's words around clip and question, in the place of a template.
     public var conversation: VideoLLaMAConversation?
+    /// With how many beams texts are looked for unless told otherwise; 1 when left out.
+    public var beams: Int?
     /// Stands for each picture token where repeated tokens are counted; they are not counted when it is left out.
     public var imageTokenID: Int?
 
@@ -110,7 +112,7 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     public init() {}
 
     enum CodingKeys: String, CodingKey {
-      case model, template, conversation
+      case model, template, conversation, beams
       case usesPublishedPrompts = "published_prompts"
       case imageTokenID = "image_token_index"
     }

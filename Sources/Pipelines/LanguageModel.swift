@@ -39,6 +39,8 @@ public struct LanguageModel: Sendable {
   public let prompting: Prompting
   /// The tokens between the picture and any text.
   public let openingIDs: [Int]
+  /// With how many beams a text is looked for where options do not say; nil: 1. From the adapter's `language.beams`.
+  public private(set) var beams: Int?
   /// What stands for each picture token where repeated tokens are counted; nil when they are not counted.
   private let imageTokenID: Int?
   private let tokenizer: Tokenizer
@@ -92,6 +94,15 @@ public struct LanguageModel: Sendable {
   /// - Throws: What loading the model or the tokenizer throws; ``PipelineError/badInput(_:)`` for a template that does not
   ///   fit the model, or beside a published model's prompts.
   init(_ configuration: AdapterConfiguration.Language, folder: URL) throws {
+    if let beams = configuration.beams, !(1...64).contains(beams) {
+      throw PipelineError.badInput(
+        "language.beams: expected 1 … 64, found \(beams) in an adapter for \(configuration.model)")
+    }
+    guard configuration.template == nil || configuration.usesPublishedPrompts != true else {
+      throw PipelineError.badInput(
+        "language.template and language.published_prompts: expected one of them, found both in an adapter for "
+          + configuration.model)
+    }
     if let conversation = configuration.conversation {
       guard configuration.template == nil, configuration.usesPublishedPrompts != true else {
         throw PipelineError.badInput(
@@ -99,21 +110,15 @@ public struct LanguageModel: Sendable {
             + configuration.model)
       }
       try self.init(conversation, folder: folder)
-      return
-    }
-    guard configuration.usesPublishedPrompts == true else {
+    } else if configuration.usesPublishedPrompts == true {
+      try self.init(
+        published: LanguageTower.load(folder: folder), folder: folder,
+        beginID: try readConfiguration(PublishedText.self, folder: folder).usualBeginID,
+        imageTokenID: configuration.imageTokenID)
+    } else {
       try self.init(folder: folder, template: configuration.template)
-      return
     }
-    guard configuration.template == nil else {
-      throw PipelineError.badInput(
-        "language.template and language.published_prompts: expected one of them, found both in an adapter for "
-          + configuration.model)
-    }
-    try self.init(
-      published: LanguageTower.load(folder: folder), folder: folder,
-      beginID: try readConfiguration(PublishedText.self, folder: folder).usualBeginID,
-      imageTokenID: configuration.imageTokenID)
+    beams = configuration.beams
   }
 
   /// The language model of a published model, prompted as its processor does it.
@@ -205,7 +210,8 @@ public struct LanguageModel: Sendable {
   /// - Parameters:
   ///   - tokens: `[B, M, d_llm]`.
   ///   - prompts: B texts that answers continue, nil for none; of any lengths: a row gets what it would get alone.
-  ///   - options: How text is generated; the language model's end tokens are added.
+  ///   - options: How text is generated; the language model's end tokens are added, and ``beams`` where nothing is said of
+  ///     them and a text is neither sampled nor watched.
   ///   - stops: Strings that end a text; what begins with one is cut off.
   ///   - onText: Row and text of all tokens so far, after each token.
   /// - Throws: `GenerationError`, `TorchError`; ``PipelineError/badInput(_:)`` for a tokenizer of another model.
@@ -240,6 +246,8 @@ public struct LanguageModel: Sendable {
     try tokenizer.requireWords(starts, count: model.vocabularySize, of: source)
     let (embeds, mask) = try withError { withNoGrad { embedded(tokens, starts) } }
     var options = options
+    // Beams do not sample, and a text that grows while it is looked at has none.
+    if options.temperature == 0, onText == nil { options.beams = options.beams ?? beams }
     options.endIDs += endIDs.filter { !options.endIDs.contains($0) }
     let history = zip(tokens, starts).map { picture, start in
       (imageTokenID.map { Array(repeating: $0, count: picture.size(0)) } ?? []) + start

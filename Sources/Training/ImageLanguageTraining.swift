@@ -39,6 +39,7 @@ public enum ImageLanguageTraining {
     let loop = try LanguageLoop(recipe, start, language, data.train)
     let progress = Progress("training", total: loop.totalSteps, isOn: showsProgress)
     var generation = GenerationOptions()
+    generation.beams = 1
     generation.maxTokens = recipe.imageLanguage.maximumTokens
     func validate(_ step: Int) throws {
       let isLast = step == loop.totalSteps

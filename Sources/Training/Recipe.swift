@@ -347,7 +347,7 @@ public struct Recipe: Codable, Sendable, Equatable {
       }
       let defaults = try Yams.load(yaml: YAMLEncoder().encode(Recipe())) as? [String: Any] ?? [:]
       var optional: [String: Any] = [
-        "adapter": ["start": NSNull()], "language": ["template": NSNull()],
+        "adapter": ["start": NSNull()], "language": ["template": NSNull(), "beams": NSNull()],
         "video": [
           "time": ["interpolation": NSNull()],
           "spatioTemporal": ["spatialQueries": NSNull(), "temporalQueries": NSNull(), "expertLayers": NSNull()],
@@ -466,6 +466,9 @@ public struct Recipe: Codable, Sendable, Equatable {
       "imageWords.temperature is \(imageWords.temperature), expected 0 < temperature ≤ 1")
     try require(
       imageWords.minimumCount > 0, "imageWords.minimumCount is \(imageWords.minimumCount), expected 1 or more")
+    if let beams = language.beams {
+      try require((1...64).contains(beams), "language.beams is \(beams), expected 1 … 64")
+    }
     try require((1...4096).contains(video.frames), "video.frames is \(video.frames), expected 1 … 4096")
     for (name, count) in [
       ("cascaded.queries", video.cascaded.queries), ("cascaded.layers", video.cascaded.layers),

@@ -133,6 +133,43 @@ struct PipelineTests {
     }
   }
 
+  @Test("Beams: as many as the adapter asks for, unless told otherwise, sampled or watched")
+  func usualBeams() throws {
+    try withTemporaryFolder { folder in
+      let models = try TinyModels(in: folder)
+      let file = try models.store.adapter("image-caption").appendingPathComponent("config.json")
+      func write(beams: Int) throws {
+        var fields = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String: Any])
+        var language = try #require(fields["language"] as? [String: Any])
+        language["beams"] = beams
+        fields["language"] = language
+        try JSONSerialization.data(withJSONObject: fields).write(to: file)
+      }
+      let plain = try ImageLanguagePipeline(store: models.store)
+      #expect(plain.language.beams == nil)
+      var options = GenerationOptions()
+      (options.maxTokens, options.repetitionPenalty) = (12, 3)
+      func texts(_ pipeline: ImageLanguagePipeline, _ beams: Int?, temperature: Double = 0) throws -> [[Int]] {
+        (options.beams, options.temperature) = (beams, temperature)
+        return try pipeline.describe(images, options: options).map(\.tokenIDs)
+      }
+      let (greedy, several) = (try texts(plain, nil), try texts(plain, 24))
+      #expect(greedy == (try texts(plain, 1)) && greedy != several)
+      let sampled = try texts(plain, 1, temperature: 2)
+      try write(beams: 24)
+      let pipeline = try ImageLanguagePipeline(store: models.store)
+      #expect(try texts(pipeline, nil) == several)
+      #expect(try texts(pipeline, 1) == greedy)
+      #expect(try texts(pipeline, nil, temperature: 2) == sampled)
+      options.temperature = 0
+      #expect(try pipeline.describe(images, options: options, onText: { _, _ in }).map(\.tokenIDs) == greedy)
+      try write(beams: 65)
+      #expect {
+        try ImageLanguagePipeline(store: models.store)
+      } throws: { "\($0)".contains("language.beams: expected 1 … 64, found 65") }
+    }
+  }
+
   @Test("The language model reads image tokens, its begin token, the prompt")
   func order() throws {
     try withTemporaryFolder { folder in

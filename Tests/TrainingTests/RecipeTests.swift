@@ -112,6 +112,7 @@ struct RecipeTests {
     #expect(reason("video: {freeze: inherited-attention}").contains("adapter.start"))
     #expect(reason("objective: video-text\nadapter: {crossAttention: pooling}").contains("for pictures"))
     #expect(reason("video: {time: {encoding: seconds}}").contains("seconds"))
+    #expect(reason("language: {beams: 65}").contains("language.beams is 65, expected 1 … 64"))
     #expect(reason("video: {queries: 8}") == "unknown keys: video.queries")
     for (setting, key) in [
       ("batchSize=0", "batchSize"), ("epochs=0", "epochs"), ("epochs=.nan", "epochs"), ("patchPart=1.5", "patchPart"),

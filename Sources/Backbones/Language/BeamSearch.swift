@@ -15,7 +15,7 @@ import Torch
 func beamSearch(
   _ first: Tensor, _ state: any TextState, _ options: GenerationOptions, _ seen: [[Int]], _ stop: TextStop?
 ) throws -> [GeneratedText] {
-  let beams = options.beams
+  let beams = options.beams ?? 1
   let vocabulary = first.size(-1)
   // Enough candidates that K go on even if all the best ones end.
   let kept = max(2, 1 + options.endIDs.count) * beams

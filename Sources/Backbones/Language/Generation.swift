@@ -222,7 +222,7 @@ extension GenerativeModel {
     return try withError {
       try withNoGrad {
         let (logits, state) = read(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask)
-        if options.beams == 1 { return try decode(logits, state, options, seen, stop, onToken) }
+        if options.beams ?? 1 == 1 { return try decode(logits, state, options, seen, stop, onToken) }
         let texts = try beamSearch(logits, state, options, seen, stop)
         for (row, text) in texts.enumerated() { for id in text.ids { try onToken?(row, id) } }
         return texts

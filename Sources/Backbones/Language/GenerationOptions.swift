@@ -6,8 +6,9 @@ public struct GenerationOptions: Sendable, Equatable, Codable {
   public var maxTokens = 30
   /// No end before this many new tokens.
   public var minTokens = 1
-  /// Beams; 1 for none. Exclusive with a temperature.
-  public var beams = 1
+  /// Beams; 1 for none. Exclusive with a temperature. Nil leaves it to what the model is used by, where that has a number;
+  /// else it is 1.
+  public var beams: Int?
   /// 0 takes the likeliest token, more samples.
   public var temperature = 0.0
   /// Samples among this many likeliest tokens; 0 for all.
@@ -34,7 +35,7 @@ public struct GenerationOptions: Sendable, Equatable, Codable {
     let fields = try decoder.container(keyedBy: CodingKeys.self)
     maxTokens = try fields.value(.maxTokens, default: maxTokens)
     minTokens = try fields.value(.minTokens, default: minTokens)
-    beams = try fields.value(.beams, default: beams)
+    beams = try fields.decodeIfPresent(Int.self, forKey: .beams)
     temperature = try fields.value(.temperature, default: temperature)
     topK = try fields.value(.topK, default: topK)
     topP = try fields.value(.topP, default: topP)
@@ -52,6 +53,7 @@ public struct GenerationOptions: Sendable, Equatable, Codable {
     }
     try require((1...1_000_000).contains(maxTokens), "maxTokens", maxTokens, "1 … 1000000")
     try require((0...maxTokens).contains(minTokens), "minTokens", minTokens, "0 … maxTokens")
+    let beams = beams ?? 1
     try require((1...64).contains(beams), "beams", beams, "1 … 64")
     try require(endIDs.count <= 1_024, "endIDs", "\(endIDs.count) numbers", "1024 at most")
     let kept = beams * max(2, endIDs.count + 1)
