@@ -62,7 +62,8 @@ struct EvaluateCommand: ParsableCommand {
     switch recipe.objective {
     case .imageText: return "image-match"
     case .imageWords, .imageLanguage: return "image-caption"
-    case .videoText, .videoLanguage: throw ValidationError("give the adapter with --model: none of videos comes along")
+    case .videoText, .videoWords, .videoLanguage:
+      throw ValidationError("give the adapter with --model: none of videos comes along")
     }
   }
 }

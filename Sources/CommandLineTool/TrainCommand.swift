@@ -42,7 +42,7 @@ struct TrainCommand: ParsableCommand {
     let train =
       switch recipe.objective {
       case .imageText, .videoText: ImageTextTraining.run
-      case .imageWords: ImageWordsTraining.run
+      case .imageWords, .videoWords: WordsTraining.run
       case .imageLanguage, .videoLanguage: ImageLanguageTraining.run
       }
     let adapter = try train(recipe, output, resume, ModelStore(), common.showsProgress, { Interruption.isWanted })

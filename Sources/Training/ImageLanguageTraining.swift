@@ -106,7 +106,7 @@ public enum ImageLanguageTraining {
 
   /// The model that the recipe trains, of images or of clips, with its branch for sound where the recipe has one, and what its
   /// folder says of it.
-  private static func connector(
+  static func connector(
     _ recipe: Recipe, store: ModelStore, languageSize: Int, data: TrainingData.Part
   ) throws -> (start: ConnectorStart, configuration: AdapterConfiguration) {
     if recipe.objective.readsVideo {
@@ -144,7 +144,7 @@ public enum ImageLanguageTraining {
   /// the text model.
   ///
   /// - Returns: Also whether the projection has been trained.
-  static func start(
+  private static func start(
     _ recipe: Recipe, store: ModelStore, languageSize: Int, features: FeatureStack
   ) throws -> (model: ImageLanguageQFormer, parameters: Parameters, isProjecting: Bool) {
     func configuration(_ sizes: QFormerConfiguration) -> ImageLanguageConfiguration {

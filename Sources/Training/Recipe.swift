@@ -42,11 +42,13 @@ public struct Recipe: Codable, Sendable, Equatable {
     case imageLanguage = "image-language"
     /// Stage 1 with clips in the place of images.
     case videoText = "video-text"
+    /// Between the stages with clips in the place of images.
+    case videoWords = "video-words"
     /// Stage 2 with clips in the place of images, on captions and questions.
     case videoLanguage = "video-language"
 
     /// Whether clips are read.
-    public var readsVideo: Bool { self == .videoText || self == .videoLanguage }
+    public var readsVideo: Bool { self == .videoText || self == .videoWords || self == .videoLanguage }
   }
 
   /// Sizes of a new Q-Former, and its dropout.
@@ -130,6 +132,16 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var temperature = 0.05
     /// Words of fewer images are left out.
     public var minimumCount = 3
+    /// What a word counts.
+    public enum Weighting: String, Codable, Sendable, CaseIterable {
+      /// log(N / df) − 1, where df of N images have it: what stands in more than a third of all captions counts nothing.
+      case rarity
+      /// 1, unless it stands in more than half of all captions: what is said of many clips, directions for instance, counts
+      /// as much as the name of a thing.
+      case even
+    }
+    /// What a word counts.
+    public var weighting = Weighting.rarity
   }
 
   /// Clips, and the Q-Former that reads them.

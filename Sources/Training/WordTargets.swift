@@ -3,8 +3,8 @@ import Torch
 
 /// The words of captions as a language model's tokens, weighted by how much they tell.
 ///
-/// A token counts log(N / df) − 1, where df of N images have it in a caption: what stands in more than a third of all
-/// captions counts nothing. Tokens of too few images are left out.
+/// A token counts by how few images have it in a caption, or all count alike (`Recipe.ImageWords.Weighting`). Tokens of too few
+/// images are left out, and those of so many that they tell nothing.
 struct WordTargets {
   /// The tokens' numbers in the language model's vocabulary, ascending.
   let ids: [Int]
@@ -17,11 +17,19 @@ struct WordTargets {
   /// - Parameters:
   ///   - captions: For each image the tokens of all its captions.
   ///   - minimumCount: Tokens of fewer images are left out.
-  init(_ captions: [[Int]], minimumCount: Int) {
+  ///   - weighting: What a token counts.
+  init(_ captions: [[Int]], minimumCount: Int, weighting: Recipe.ImageWords.Weighting = .rarity) {
+    func weight(_ count: Int) -> Double {
+      let rarity = Double(captions.count) / Double(count)
+      return switch weighting {
+      case .rarity: log(rarity) - 1
+      case .even: rarity < 2 ? 0 : 1
+      }
+    }
     var images: [Int: Int] = [:]
     for tokens in captions { for token in Set(tokens) { images[token, default: 0] += 1 } }
     let weighted = images.filter { $0.value >= minimumCount }
-      .map { (id: $0.key, count: $0.value, weight: log(Double(captions.count) / Double($0.value)) - 1) }
+      .map { (id: $0.key, count: $0.value, weight: weight($0.value)) }
       .filter { $0.weight > 0 }.sorted { $0.id < $1.id }
     ids = weighted.map(\.id)
     weights = weighted.map { Float($0.weight) }
@@ -58,5 +66,5 @@ struct WordTargets {
   var logShares: Tensor { Tensor(zip(counts, weights).map { Float(log(Double($0) * Double($1))) }) }
 
   /// The words that stand in most images and still count, best first.
-  var mostFrequent: [Int] { weights.indices.sorted { (weights[$0], $0) < (weights[$1], $1) } }
+  var mostFrequent: [Int] { counts.indices.sorted { (-counts[$0], $0) < (-counts[$1], $1) } }
 }

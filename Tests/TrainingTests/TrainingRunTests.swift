@@ -37,7 +37,7 @@ struct TrainingRunTests {
       let run =
         switch recipe.objective {
         case .imageText, .videoText: ImageTextTraining.run
-        case .imageWords: ImageWordsTraining.run
+        case .imageWords, .videoWords: WordsTraining.run
         case .imageLanguage, .videoLanguage: ImageLanguageTraining.run
         }
       return try run(recipe, output, resumes, models.store, false, stop)
@@ -275,6 +275,11 @@ struct TrainingRunTests {
     let expected: [Float] = [2.0 / 3, 1.0 / 3, 0.5, 0.5]
     for (found, value) in zip(rows, expected) { #expect(abs(found - value) < 1e-6) }
     #expect(WordTargets(captions, minimumCount: 1).mostFrequent.first == 0)
+    // Evenly: token 1 stands in all images and tells nothing, the others count alike.
+    let even = WordTargets(captions, minimumCount: 1, weighting: .even)
+    #expect(even.ids == [2, 3, 4])
+    let alike = even.distributions([[1, 2, 2, 4, 3]]).values(as: Float.self)
+    for (found, value) in zip(alike, [0.5, 0.25, 0.25] as [Float]) { #expect(abs(found - value) < 1e-6) }
     // How common words are, by images and by what they count in the targets.
     let counts = WordTargets(captions, minimumCount: 1).logCounts.values(as: Float.self)
     for (found, value) in zip(counts, [2, 1, 2] as [Float]) { #expect(abs(found - value.logarithm) < 1e-6) }

@@ -48,7 +48,12 @@ struct VideoTrainingTests {
     }
 
     func train(_ name: String, resumes: Bool = false, stop: () -> Bool = { false }) throws -> URL? {
-      let run = recipe.objective == .videoText ? ImageTextTraining.run : ImageLanguageTraining.run
+      let run =
+        switch recipe.objective {
+        case .videoText: ImageTextTraining.run
+        case .videoWords: WordsTraining.run
+        default: ImageLanguageTraining.run
+        }
       return try run(recipe, folder.appendingPathComponent(name), resumes, models.store, false, stop)
     }
 
@@ -139,15 +144,17 @@ struct VideoTrainingTests {
     }
   }
 
-  @Test("Interrupted and resumed, both objectives compute the same losses and weights bit by bit")
+  @Test("Interrupted and resumed, all objectives compute the same losses and weights bit by bit")
   func resumes() throws {
     for (objective, family) in [
-      (Recipe.Objective.videoText, Recipe.Video.Family.spatioTemporal), (.videoLanguage, .cascaded),
+      (Recipe.Objective.videoText, Recipe.Video.Family.spatioTemporal), (.videoWords, .spatioTemporal),
+      (.videoLanguage, .cascaded),
     ] {
       try withTemporaryFolder { folder in
         var place = try Place(folder, objective, family)
         place.recipe.patchPart = 0.75
         place.recipe.imageText.matchingPart = 0.5
+        place.recipe.imageWords.minimumCount = 1
         let whole = try #require(try place.train("whole"))
         var asked = 0
         let stop = {
@@ -162,7 +169,12 @@ struct VideoTrainingTests {
         #expect(metrics.compactMap { $0["validation"] == nil ? $0["step"] as? Int : nil } == Array(1...12))
         #expect(try RunFiles.weights(of: parts) == RunFiles.weights(of: whole))
         let last = try #require(metrics.last)
-        let keys = objective == .videoText ? ["itc.imageToText.R@1"] : ["qa.order", "qa.order.blind", "qa.all.chance"]
+        let keys =
+          switch objective {
+          case .videoText: ["itc.imageToText.R@1"]
+          case .videoWords: ["words.P@10"]
+          default: ["qa.order", "qa.order.blind", "qa.all.chance"]
+          }
         for key in keys { #expect(last[key] as? Double != nil, "\(key)") }
       }
     }
@@ -218,6 +230,30 @@ struct VideoTrainingTests {
       #expect(words.contains("video.family is \(place.recipe.video.family.rawValue)"), "\(words)")
       place.recipe.encoder.block = 0
       #expect(reason { _ = try place.train("g") }.contains("another encoder"))
+    }
+  }
+
+  @Test(
+    "Words of clips: the projection finds them, and is what the language step starts from",
+    arguments: Recipe.Video.Family.allCases)
+  func words(family: Recipe.Video.Family) throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder, .videoWords, family)
+      try place.strengthen()
+      (place.recipe.imageWords.minimumCount, place.recipe.imageWords.weighting) = (1, .even)
+      (place.recipe.epochs, place.recipe.validateEvery) = (30, 0)
+      let adapter = try #require(try place.train("words"))
+      // How common words are is known from the start: what is learnt is read from the clips.
+      let losses = try place.losses("words", "words")
+      let (first, last) = (try #require(losses.first), try #require(losses.last))
+      #expect(last < first * 0.9, "\(losses)")
+      #expect(try AdapterConfiguration(folder: adapter).kind.readsVideo)
+      place.recipe.objective = .videoLanguage
+      place.recipe.adapter.start = adapter.path
+      (place.recipe.epochs, place.recipe.optimizer.learningRate) = (0.3, 1e-12)
+      let next = try #require(try place.train("next"))
+      let name = "language_projection.bias"
+      #expect(try RunFiles.weights(of: next)[name] == RunFiles.weights(of: adapter)[name])
     }
   }
 

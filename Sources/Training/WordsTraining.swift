@@ -10,8 +10,9 @@ import TorchNN
 ///
 /// A pass costs as much as one of stage 1's contrastive part alone, since the language model is not run: its table of word
 /// embeddings is all that is needed. The same promises as in ``ImageTextTraining`` hold.
-public enum ImageWordsTraining {
-  /// Trains and writes the adapter, an image–language one, to `RUN/adapter`.
+public enum WordsTraining {
+  /// Trains and writes the adapter, one for a language model, to `RUN/adapter`. With the objective `video-words` clips take the
+  /// place of images.
   ///
   /// - Parameters:
   ///   - recipe: What to do.
@@ -33,17 +34,19 @@ public enum ImageWordsTraining {
 
     Generator.default.seed(recipe.seed)
     let generator = Generator(seed: recipe.seed &+ 1)
-    let (model, parameters, _) = try ImageLanguageTraining.start(
-      recipe, store: store, languageSize: language.model.hiddenSize, features: data.train.features)
-    parameters.setRequiresGrad(true)
+    let (start, configuration) = try ImageLanguageTraining.connector(
+      recipe, store: store, languageSize: language.model.hiddenSize, data: data.train)
+    let (model, parameters) = (start.model, start.parameters)
+    parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
     let trainable = parameters.trainable
     let optimizer = AdamW(
       AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
-        $0.hasPrefix("language_projection") ? 1 : recipe.optimizer.inheritedFactor
+        start.inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
       }, betas: (0.9, recipe.optimizer.beta2))
 
     let captions = tokens(data.train.captions, language)
-    let targets = WordTargets(captions, minimumCount: recipe.imageWords.minimumCount)
+    let targets = WordTargets(
+      captions, minimumCount: recipe.imageWords.minimumCount, weighting: recipe.imageWords.weighting)
     guard targets.ids.count > 1 else {
       throw TrainingError.badRecipe(
         file: "recipe", reason: "train: too few words stand in \(recipe.imageWords.minimumCount) pictures or more")
@@ -80,9 +83,10 @@ public enum ImageWordsTraining {
       let batch = try plan.batch(step: step)
       let rate = schedule(step)
       try withError {
-        var features = data.train.features.batch(batch.map(\.row), mirrored: batch.map(\.mirrored))
-        features = PatchDropout.apply(features, part: recipe.patchPart, generator: generator)
-        let tokens = model.languageTokens(try model.readImage(features, isTraining: true).hidden)
+        let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
+        let clips = try whole.with(
+          features: PatchDropout.apply(whole.features, part: recipe.patchPart, generator: generator))
+        let tokens = try model.video.languageTokens(of: clips, isTraining: true)
         let loss = WordAlignment.loss(
           tokens: tokens, words: words.directions, prior: prior,
           targets: targets.distributions(batch.map { captions[$0.row] }), temperature: recipe.imageWords.temperature)
@@ -112,9 +116,7 @@ public enum ImageWordsTraining {
     }
     try placeTokens(model, parameters, words, features: data.train.features)
     let adapter = output.appendingPathComponent("adapter")
-    try AdapterFolder.write(
-      AdapterConfiguration(imageLanguage: model.configuration, encoder: recipe.encoder, language: recipe.language),
-      parameters.all, to: adapter)
+    try AdapterFolder.write(configuration, parameters.all, to: adapter)
     return adapter
   }
 
@@ -125,7 +127,7 @@ public enum ImageWordsTraining {
 
   /// The part of the ten best words that stand in a caption, averaged over images; beside it the ten commonest words.
   static func precision(
-    _ model: ImageLanguageQFormer, _ words: WordEmbeddings, _ targets: WordTargets, _ set: TrainingData.Part,
+    _ model: ClipConnector, _ words: WordEmbeddings, _ targets: WordTargets, _ set: TrainingData.Part,
     _ captions: [[Int]], temperature: Double
   ) throws -> (model: Double, prior: Double) {
     let count = min(10, targets.ids.count)
@@ -135,7 +137,7 @@ public enum ImageWordsTraining {
     for rows in RetrievalEvaluation.batches(Array(0..<set.features.count), 64) {
       let best = try withError {
         try withNoGrad {
-          let tokens = model.languageTokens(try model.readImage(set.features.batch(rows)).hidden)
+          let tokens = try model.video.languageTokens(of: set.features.clips(rows), isTraining: false)
           return WordAlignment.logits(
             tokens: tokens, words: words.directions, prior: prior, temperature: temperature
           ).topK(count).indices.values(as: Int.self)
@@ -153,14 +155,14 @@ public enum ImageWordsTraining {
 
   /// Gives the tokens the mean word as their centre and the words' own distance from it, as the language model knows words.
   private static func placeTokens(
-    _ model: ImageLanguageQFormer, _ parameters: Parameters, _ words: WordEmbeddings, features: FeatureStack
+    _ model: ClipConnector, _ parameters: Parameters, _ words: WordEmbeddings, features: FeatureStack
   ) throws {
     guard let weight = parameters["language_projection.weight"], let bias = parameters["language_projection.bias"]
     else { return }
     try withError {
       try withNoGrad {
-        let tokens = model.languageTokens(
-          try model.readImage(features.batch(Array(0..<min(256, features.count)))).hidden)
+        let tokens = try model.video.languageTokens(
+          of: features.clips(Array(0..<min(256, features.count))), isTraining: false)
         let scale = words.radius / tokens.norm(-1).mean().item
         weight.multiply(inPlace: Tensor(Float(scale)))
         bias.copy(from: bias * scale + words.center)
