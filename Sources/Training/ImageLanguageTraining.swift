@@ -61,7 +61,7 @@ public enum ImageLanguageTraining {
     }
     let steps = try loop.run(
       in: folder, resumes: resumes, progress: progress,
-      validation: LanguageLoop.Validation(sets: data.validation.count, run: validate), shouldStop: { _ in shouldStop() }
+      validation: TrainingLoop.Validation(sets: data.validation.count, run: validate), shouldStop: { _ in shouldStop() }
     )
     guard steps == loop.totalSteps else { return nil }
     let adapter = output.appendingPathComponent("adapter")

@@ -10,9 +10,7 @@ import TorchNN
 /// Stage 1: image–text contrastive, matching and generation losses on a frozen encoder's features; with the objective
 /// `video-text` clips take the place of images, an image being a clip of one frame.
 ///
-/// One readable loop: batch, losses, gradients, step, and at intervals metrics, validation and a checkpoint. What is
-/// random in an epoch (order, captions, mirroring) follows from the seed and the epoch's number; what is random in a
-/// step (dropout, patches, negatives) from generators that are saved: a resumed run computes the same losses bit by bit.
+/// Everything random follows from the seed, and a resumed run computes the same losses bit by bit.
 public enum ImageTextTraining {
   /// Trains and writes the adapter to `RUN/adapter`.
   ///
@@ -34,93 +32,58 @@ public enum ImageTextTraining {
     let textFolder = try store.frozenModel(recipe.text.model)
     let texts = TextEncoder(try Tokenizer(contentsOf: textFolder), maximumLength: recipe.text.maximumLength)
 
-    Generator.default.seed(recipe.seed)
-    let generator = Generator(seed: recipe.seed &+ 1)
     let start =
       recipe.objective.readsVideo
       ? try AdapterStart.make(recipe, store: store, encoderWidth: data.train.features.width, languageSize: nil)
       : try imageStart(recipe, store: store, textFolder: textFolder, features: data.train.features)
     let (model, parameters) = (start.model, start.parameters)
     let temperature = try model.requireHeads().temperature
-    parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
-    let trainable = parameters.trainable
-    let optimizer = AdamW(
-      AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
-        start.inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
-      }, betas: (0.9, recipe.optimizer.beta2))
-
     let captions = data.train.captions.map { $0.map(texts.ids) }
     let plan = try EpochPlan(
       lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize,
       captionsPerImage: recipe.imageText.captionsPerImage, seed: recipe.seed)
-    let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
-    let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
-    var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
-    if step == 0 && recipe.imageText.canonicalStart {
-      try CanonicalStart.apply(
-        model, parameters, features: data.train.features, captions: captions, showsProgress: showsProgress)
-    }
-    let progress = Progress("training", total: totalSteps, isOn: showsProgress)
-    var meter = Meter()
-    func validate() throws {
+    let loop = TrainingLoop(recipe, parameters, inherited: start.inherited, plan: plan)
+    let progress = Progress("training", total: loop.totalSteps, isOn: showsProgress)
+    let objective = TrainingLoop.Objective(
+      loss: { batch, generator in
+        let text = TextEncoder.pad(batch.flatMap { item in item.captions.map { captions[item.row][$0] } })
+        let imageOfText = batch.enumerated().flatMap { index, item in item.captions.map { _ in index } }
+        let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
+        let losses = try model.losses(
+          clip: PatchDropout.apply(whole, part: recipe.patchPart, generator: generator), ids: text.ids, mask: text.mask,
+          videoOfText: imageOfText, generator: generator, matchingPart: recipe.imageText.matchingPart,
+          uniformNegatives: recipe.imageText.uniformNegatives, generationPart: recipe.imageText.generationPart,
+          labelSmoothing: recipe.imageText.labelSmoothing)
+        return (
+          losses.total,
+          [
+            "itc": losses.contrastive.item, "itm": losses.matching?.item ?? 0, "itg": losses.generation?.item ?? 0,
+          ]
+        )
+      },
+      prepare: {
+        guard recipe.imageText.canonicalStart else { return }
+        try CanonicalStart.apply(
+          model, parameters, features: data.train.features, captions: captions, showsProgress: showsProgress)
+      },
+      bound: {
+        temperature.copy(from: temperature.clamped(min: recipe.imageText.minimumTemperature, max: 0.5))
+      },
+      state: { ["temperature": temperature.item] })
+    func validate(_ step: Int) throws {
       for set in data.validation {
         let scores = try RetrievalEvaluation.run(
           model, features: set.features, captions: set.captions, texts: texts,
-          rerank: step == totalSteps ? recipe.imageText.rerank : 0)
+          rerank: step == loop.totalSteps ? recipe.imageText.rerank : 0)
         try folder.log(["step": step, "validation": set.name].merging(scores.metrics) { $1 })
         progress.note("step \(step) \(set.name): \(scores.summary)")
       }
     }
-    func isValidated() -> Bool {
-      step == totalSteps || step > 0 && recipe.validateEvery > 0 && step % recipe.validateEvery == 0
-    }
-    // The checkpoint comes before the validation: a run may have been killed in between.
-    if isValidated(), try folder.removeIncompleteValidation(step: step, sets: data.validation.count) { try validate() }
-
-    while step < totalSteps {
-      let batch = try plan.batch(step: step)
-      let text = TextEncoder.pad(batch.flatMap { item in item.captions.map { captions[item.row][$0] } })
-      let imageOfText = batch.enumerated().flatMap { index, item in item.captions.map { _ in index } }
-      let rate = schedule(step)
-      try withError {
-        let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
-        let clips = try whole.with(
-          features: PatchDropout.apply(whole.features, part: recipe.patchPart, generator: generator))
-        let losses = try model.losses(
-          clip: clips, ids: text.ids, mask: text.mask, videoOfText: imageOfText, generator: generator,
-          matchingPart: recipe.imageText.matchingPart, uniformNegatives: recipe.imageText.uniformNegatives,
-          generationPart: recipe.imageText.generationPart, labelSmoothing: recipe.imageText.labelSmoothing)
-        losses.total.backward()
-        let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
-        guard norm.isFinite else {
-          throw TrainingError.diverged(step: step, reason: "the gradients' norm is \(norm): lower the learning rate")
-        }
-        optimizer.step(learningRate: rate)
-        optimizer.clearGradients()
-        withNoGrad {
-          temperature.copy(from: temperature.clamped(min: recipe.imageText.minimumTemperature, max: 0.5))
-        }
-        meter.add([
-          "itc": losses.contrastive.item, "itm": losses.matching?.item ?? 0, "itg": losses.generation?.item ?? 0,
-          "gradientNorm": norm,
-        ])
-      }
-      step += 1
-      progress.update(step, meter.words)
-      if step % recipe.logEvery == 0 || step == totalSteps {
-        try folder.log(
-          meter.take(samples: recipe.batchSize).merging([
-            "step": step, "epoch": Double(step) / Double(plan.stepsPerEpoch), "learningRate": rate,
-            "temperature": temperature.item,
-          ]) { $1 })
-      }
-      let stops = shouldStop()
-      if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
-        try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
-      }
-      if isValidated() { try validate() }
-      if stops && step < totalSteps { return nil }
-    }
+    let steps = try loop.run(
+      objective, in: folder, resumes: resumes, progress: progress,
+      validation: TrainingLoop.Validation(sets: data.validation.count, run: validate), shouldStop: { _ in shouldStop() }
+    )
+    guard steps == loop.totalSteps else { return nil }
     let adapter = output.appendingPathComponent("adapter")
     try AdapterFolder.write(
       start.configuration, parameters.all.filter { !AdapterStart.wordTables.contains($0.name) }, to: adapter)

@@ -24,29 +24,18 @@ struct ConnectorStart {
   }
 }
 
-/// The steps of stage 2, the same for whatever stands between features and the frozen language model: batches, losses,
-/// optimiser, checkpoints and lines of metrics.
+/// Stage 2, the same for whatever stands between features and the frozen language model: the loss of a batch's texts in a
+/// ``TrainingLoop``.
 struct LanguageLoop {
-  /// What is done after some of the steps, on so many validation sets.
-  struct Validation {
-    let sets: Int
-    let run: (_ step: Int) throws -> Void
-  }
-
   private let recipe: Recipe
   private let start: ConnectorStart
   private let language: LanguageModel
   private let train: TrainingData.Part
-  private let trainable: [(name: String, tensor: Tensor)]
-  private let optimizer: AdamW
-  private let generator: Generator
   private let captions: [[SharedPrefix.Text]]
   private let questions: [[SharedPrefix.Text]]
-  private let plan: EpochPlan
-  /// All steps.
-  let totalSteps: Int
+  private let loop: TrainingLoop
 
-  /// Seeds the process's own generator and makes ready what every step needs.
+  /// Makes ready what every step needs.
   ///
   /// - Parameters:
   ///   - recipe: What to do.
@@ -60,103 +49,48 @@ struct LanguageLoop {
     _ recipe: Recipe, _ start: ConnectorStart, _ language: LanguageModel, _ train: TrainingData.Part, steps: Int? = nil
   ) throws {
     (self.recipe, self.start, self.language, self.train) = (recipe, start, language, train)
-    Generator.default.seed(recipe.seed)
-    generator = Generator(seed: recipe.seed &+ 1)
-    start.parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
-    trainable = start.parameters.trainable
-    optimizer = AdamW(
-      AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
-        start.inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
-      }, betas: (0.9, recipe.optimizer.beta2))
     let options = recipe.imageLanguage
     captions = train.captions.map { list in
       list.map { LanguageTexts.caption($0, language, maximum: options.maximumTokens) }
     }
     if options.questionsPerImage > 0 { try LanguageTexts.requireQuestions(language, recipe.language.model) }
     questions = train.questions.map { list in list.map { LanguageTexts.answer($0.answer, to: $0, language) } }
-    plan = try EpochPlan(
+    let plan = try EpochPlan(
       lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize,
       captionsPerImage: options.captionsPerImage, questionLengths: questions.map { $0.map(\.count) },
       questionsPerImage: options.questionsPerImage, seed: recipe.seed)
-    totalSteps = steps ?? max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
+    loop = TrainingLoop(recipe, start.parameters, inherited: start.inherited, plan: plan, steps: steps)
   }
+
+  /// All steps.
+  var totalSteps: Int { loop.totalSteps }
 
   /// How many numbers are trained.
-  var trainedCount: Int { trainable.reduce(0) { $0 + $1.tensor.count } }
+  var trainedCount: Int { loop.trainedCount }
 
-  /// Goes all steps, or until stopped.
-  ///
-  /// - Parameters:
-  ///   - folder: Where checkpoints and metrics go.
-  ///   - resumes: Whether to go on from the newest checkpoint in it.
-  ///   - progress: Shows each step.
-  ///   - validation: Run at the recipe's intervals and at the end.
-  ///   - shouldStop: Asked after every step; a checkpoint is written before stopping.
-  /// - Returns: The number of steps that are done.
-  /// - Throws: ``TrainingError/diverged(step:reason:)``; what validation, checkpoints and operators throw.
+  /// Goes all steps, or until stopped; see ``TrainingLoop/run(_:in:resumes:progress:validation:shouldStop:)``.
   func run(
-    in folder: RunFolder, resumes: Bool, progress: Progress, validation: Validation? = nil,
+    in folder: RunFolder, resumes: Bool, progress: Progress, validation: TrainingLoop.Validation? = nil,
     shouldStop: (_ step: Int) -> Bool
   ) throws -> Int {
-    let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
-    var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
-    if step == 0 { try scaleProjections() }
-    var meter = Meter()
-    func isValidated() -> Bool {
-      validation != nil
-        && (step == totalSteps || step > 0 && recipe.validateEvery > 0 && step % recipe.validateEvery == 0)
-    }
-    // The checkpoint comes before the validation: a run may have been killed in between.
-    if isValidated(), let validation, try folder.removeIncompleteValidation(step: step, sets: validation.sets) {
-      try validation.run(step)
-    }
-    while step < totalSteps {
-      let rate = schedule(step)
-      try withError { try take(step, rate: rate, &meter) }
-      step += 1
-      progress.update(step, meter.words)
-      if step % recipe.logEvery == 0 || step == totalSteps {
-        try folder.log(
-          meter.take(samples: recipe.batchSize).merging([
-            "step": step, "epoch": Double(step) / Double(plan.stepsPerEpoch), "learningRate": rate,
-          ]) { $1 })
-      }
-      let stops = shouldStop(step)
-      if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
-        try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
-      }
-      if isValidated() { try validation?.run(step) }
-      if stops { break }
-    }
-    return step
+    try loop.run(
+      TrainingLoop.Objective(loss: loss, prepare: scaleProjections), in: folder, resumes: resumes, progress: progress,
+      validation: validation, shouldStop: shouldStop)
   }
 
-  /// One step.
-  private func take(_ step: Int, rate: Double, _ meter: inout Meter) throws {
-    let batch = try plan.batch(step: step)
+  /// The loss of a batch.
+  private func loss(
+    _ batch: [EpochPlan.Item], _ generator: Generator
+  ) throws -> (total: Tensor, metrics: [String: Double]) {
     let whole = try train.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
     let clips = Clips(
-      frames: try whole.frames.with(
-        features: PatchDropout.apply(whole.frames.features, part: recipe.patchPart, generator: generator)),
-      sounds: whole.sounds)
+      frames: try PatchDropout.apply(whole.frames, part: recipe.patchPart, generator: generator), sounds: whole.sounds)
     let loss = try ImageLanguageTraining.loss(
       start.model, language, clips: clips,
       texts: batch.map { item in
         item.captions.map { captions[item.row][$0] } + item.questions.map { questions[item.row][$0] }
       }, isTraining: true)
-    guard loss.requiresGrad else {
-      // Sound alone is trained, and no clip of the batch has any: there is nothing to learn.
-      meter.add(["lm": loss.item, "gradientNorm": 0])
-      return
-    }
-    loss.backward()
-    let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
-    guard norm.isFinite else {
-      throw TrainingError.diverged(step: step, reason: "the gradients' norm is \(norm): lower the learning rate")
-    }
-    optimizer.step(learningRate: rate)
-    optimizer.clearGradients()
-    meter.add(["lm": loss.item, "gradientNorm": norm])
+    return (loss, ["lm": loss.item])
   }
 
   /// Scales new projections so that language tokens have the standard deviation that the recipe gives.

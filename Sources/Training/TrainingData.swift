@@ -201,4 +201,11 @@ enum PatchDropout {
     return features.indexSelect(
       dimension, .cat([.zeros([1], dtype: .int64), chosen.sorted().values.to(.int64)], 0))
   }
+
+  /// The same for the patches of clips.
+  ///
+  /// - Throws: `QFormerError`.
+  static func apply(_ clips: TimedFeatures, part: Double, generator: Generator) throws -> TimedFeatures {
+    try clips.with(features: apply(clips.features, part: part, generator: generator))
+  }
 }

@@ -31,19 +31,9 @@ public enum WordsTraining {
     let data = try TrainingData(recipe, store: store, showsProgress: showsProgress)
     let language = try LanguageModel(
       folder: store.frozenModel(recipe.language.model), template: recipe.language.template)
-
-    Generator.default.seed(recipe.seed)
-    let generator = Generator(seed: recipe.seed &+ 1)
     let (start, configuration) = try ImageLanguageTraining.connector(
       recipe, store: store, languageSize: language.model.hiddenSize, data: data.train)
     let (model, parameters) = (start.model, start.parameters)
-    parameters.setRequiresGrad(true) { AdapterStart.isTrained($0, recipe) }
-    let trainable = parameters.trainable
-    let optimizer = AdamW(
-      AdamW.groups(trainable, weightDecay: recipe.optimizer.weightDecay) {
-        start.inherited.contains($0) ? recipe.optimizer.inheritedFactor : 1
-      }, betas: (0.9, recipe.optimizer.beta2))
-
     let captions = tokens(data.train.captions, language)
     let targets = WordTargets(
       captions, minimumCount: recipe.imageWords.minimumCount, weighting: recipe.imageWords.weighting)
@@ -55,12 +45,17 @@ public enum WordsTraining {
     let prior = targets.logShares
     let plan = try EpochPlan(
       lengths: captions.map { [$0.count] }, batchSize: recipe.batchSize, captionsPerImage: 1, seed: recipe.seed)
-    let totalSteps = max(1, Int((Double(plan.stepsPerEpoch) * recipe.epochs).rounded()))
-    let schedule = recipe.optimizer.schedule(totalSteps: totalSteps)
-    var step = resumes ? try folder.restore(parameters: trainable, optimizer: optimizer, generator: generator) : 0
-    let progress = Progress("training", total: totalSteps, isOn: showsProgress)
-    var meter = Meter()
-    func validate() throws {
+    let loop = TrainingLoop(recipe, parameters, inherited: start.inherited, plan: plan)
+    let progress = Progress("training", total: loop.totalSteps, isOn: showsProgress)
+    let objective = TrainingLoop.Objective { batch, generator in
+      let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
+      let clips = try PatchDropout.apply(whole, part: recipe.patchPart, generator: generator)
+      let loss = WordAlignment.loss(
+        tokens: try model.video.languageTokens(of: clips, isTraining: true), words: words.directions, prior: prior,
+        targets: targets.distributions(batch.map { captions[$0.row] }), temperature: recipe.imageWords.temperature)
+      return (loss, ["words": loss.item])
+    }
+    func validate(_ step: Int) throws {
       for set in data.validation {
         let scores = try precision(
           model, words, targets, set, tokens(set.captions, language), temperature: recipe.imageWords.temperature)
@@ -73,47 +68,11 @@ public enum WordsTraining {
             scores.model * 100, scores.prior * 100))
       }
     }
-    func isValidated() -> Bool {
-      step == totalSteps || step > 0 && recipe.validateEvery > 0 && step % recipe.validateEvery == 0
-    }
-    // The checkpoint comes before the validation: a run may have been killed in between.
-    if isValidated(), try folder.removeIncompleteValidation(step: step, sets: data.validation.count) { try validate() }
-
-    while step < totalSteps {
-      let batch = try plan.batch(step: step)
-      let rate = schedule(step)
-      try withError {
-        let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
-        let clips = try whole.with(
-          features: PatchDropout.apply(whole.features, part: recipe.patchPart, generator: generator))
-        let tokens = try model.video.languageTokens(of: clips, isTraining: true)
-        let loss = WordAlignment.loss(
-          tokens: tokens, words: words.directions, prior: prior,
-          targets: targets.distributions(batch.map { captions[$0.row] }), temperature: recipe.imageWords.temperature)
-        loss.backward()
-        let norm = clipGradients(trainable, limit: recipe.optimizer.clip)
-        guard norm.isFinite else {
-          throw TrainingError.diverged(step: step, reason: "the gradients' norm is \(norm): lower the learning rate")
-        }
-        optimizer.step(learningRate: rate)
-        optimizer.clearGradients()
-        meter.add(["words": loss.item, "gradientNorm": norm])
-      }
-      step += 1
-      progress.update(step, meter.words)
-      if step % recipe.logEvery == 0 || step == totalSteps {
-        try folder.log(
-          meter.take(samples: recipe.batchSize).merging([
-            "step": step, "epoch": Double(step) / Double(plan.stepsPerEpoch), "learningRate": rate,
-          ]) { $1 })
-      }
-      let stops = shouldStop()
-      if step % recipe.checkpointEvery == 0 || step == totalSteps || stops {
-        try folder.save(step: step, parameters: trainable, optimizer: optimizer, generator: generator)
-      }
-      if isValidated() { try validate() }
-      if stops && step < totalSteps { return nil }
-    }
+    let steps = try loop.run(
+      objective, in: folder, resumes: resumes, progress: progress,
+      validation: TrainingLoop.Validation(sets: data.validation.count, run: validate), shouldStop: { _ in shouldStop() }
+    )
+    guard steps == loop.totalSteps else { return nil }
     try placeTokens(model, parameters, words, features: data.train.features)
     let adapter = output.appendingPathComponent("adapter")
     try AdapterFolder.write(configuration, parameters.all, to: adapter)
