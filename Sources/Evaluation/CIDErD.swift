@@ -73,14 +73,29 @@ public struct CIDErD: Sendable {
     guard hypotheses.count == references.count else {
       throw .countMismatch(what: "hypotheses", expected: references.count, found: hypotheses.count)
     }
-    var numbers = numbers
-    let each = zip(hypotheses, references).map { hypothesis, references in
-      let counted = NGramCounts(numbers.encode(words(hypothesis)))
-      let weighted = Self.weigh(counted, frequency: documentFrequency, logCount: logCount)
-      let sum = references.reduce(0) { $0 + Self.similarity(weighted, $1) }
-      return 10 * sum / Double(references.count)
-    }
+    let each = hypotheses.enumerated().map { score(words($1), $0) }
     return Scores(mean: each.reduce(0, +) / Double(each.count), each: each)
+  }
+
+  /// Scores a hypothesis of one item, 0…10; as many as one likes.
+  ///
+  /// - Parameter item: Its place among the references.
+  /// - Throws: ``EvaluationError/countMismatch(what:expected:found:)`` for an item that is not there.
+  public func score(
+    _ hypothesis: String, item: Int, words: (String) -> [String] = CaptionTokenizer.words
+  ) throws(EvaluationError) -> Double {
+    guard references.indices.contains(item) else {
+      throw .countMismatch(what: "items", expected: item + 1, found: references.count)
+    }
+    return score(words(hypothesis), item)
+  }
+
+  private func score(_ hypothesis: [String], _ item: Int) -> Double {
+    var numbers = numbers
+    let counted = NGramCounts(numbers.encode(hypothesis))
+    let weighted = Self.weigh(counted, frequency: documentFrequency, logCount: logCount)
+    let sum = references[item].reduce(0) { $0 + Self.similarity(weighted, $1) }
+    return 10 * sum / Double(references[item].count)
   }
 
   private static func weigh(_ caption: NGramCounts, frequency: [NGram: Int], logCount: Double) -> Weighted {

@@ -277,6 +277,28 @@ public struct LanguageModel: Sendable {
       onText: onText)
   }
 
+  /// Draws several texts for each row from what the model holds likely; the tokens before them are read once.
+  ///
+  /// - Parameters:
+  ///   - tokens: B times `[M, d_llm]`, M of each row its own.
+  ///   - count: How many texts of each row.
+  ///   - options: How they are drawn; the temperature is above 0, and the seed is not used. The language model's end tokens are
+  ///     added.
+  ///   - generator: What all of them are drawn with.
+  /// - Throws: `GenerationError`, `TorchError`; ``PipelineError/badInput(_:)`` for a tokenizer of another model.
+  public func samples(
+    rows tokens: [Tensor], count: Int, options: GenerationOptions, generator: Generator
+  ) throws -> [[Answer]] {
+    let starts = tokens.map { _ in promptIDs(nil) }
+    try tokenizer.requireWords(starts, count: model.vocabularySize, of: source)
+    let (embeds, mask) = try withError { withNoGrad { embedded(tokens, starts) } }
+    var options = options
+    options.endIDs += endIDs.filter { !options.endIDs.contains($0) }
+    return try reader.samples(
+      inputsEmbeds: embeds, attentionMask: mask, count: count, options: options, generator: generator
+    ).map { row in row.map { Answer(text: cut($0.ids, []), tokenIDs: $0.ids) } }
+  }
+
   /// The model behind what it has read already.
   private var reader: any GenerativeModel {
     guard let prefix, let causal = model.causal else { return model }

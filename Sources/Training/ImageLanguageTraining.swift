@@ -71,12 +71,10 @@ public enum ImageLanguageTraining {
 
   /// The mean next-token loss of captions, answers and end tokens (BLIP-2, section 3.3).
   ///
-  /// - Parameter texts: For each clip its texts.
-  static func loss(
-    _ model: ClipConnector, _ language: LanguageModel, clips: Clips, texts: [[SharedPrefix.Text]],
-    isTraining: Bool
-  ) throws -> Tensor {
-    let tokens = try model.languageTokens(of: clips, isTraining: isTraining)
+  /// - Parameters:
+  ///   - tokens: What the language model reads of each clip.
+  ///   - texts: For each clip its texts.
+  static func loss(_ language: LanguageModel, tokens: SeenTokens, texts: [[SharedPrefix.Text]]) -> Tensor {
     let (logits, targets, _) = LanguageTexts.logits(language, tokens: tokens, texts: texts)
     return logits.crossEntropy(targets)
   }
@@ -93,9 +91,8 @@ public enum ImageLanguageTraining {
         try withNoGrad {
           try batches.reduce(0.0) { sum, rows in
             let clips = try set.clips(rows.map { ($0 + shift) % set.features.count })
-            let value = try loss(
-              model, language, clips: clips, texts: rows.map { [captions[$0]] }, isTraining: false)
-            return sum + value.item
+            let tokens = try model.languageTokens(of: clips, isTraining: false)
+            return sum + loss(language, tokens: tokens, texts: rows.map { [captions[$0]] }).item
           }
         }
       }

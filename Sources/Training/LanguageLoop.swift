@@ -33,6 +33,7 @@ struct LanguageLoop {
   private let train: TrainingData.Part
   private let captions: [[SharedPrefix.Text]]
   private let questions: [[SharedPrefix.Text]]
+  private let critic: SelfCriticalLoss?
   private let loop: TrainingLoop
 
   /// Makes ready what every step needs.
@@ -59,6 +60,9 @@ struct LanguageLoop {
       lengths: captions.map { $0.map(\.count) }, batchSize: recipe.batchSize,
       captionsPerImage: options.captionsPerImage, questionLengths: questions.map { $0.map(\.count) },
       questionsPerImage: options.questionsPerImage, seed: recipe.seed)
+    critic = try options.selfCritical.map {
+      try SelfCriticalLoss($0, references: train.captions, maximumTokens: options.maximumTokens)
+    }
     loop = TrainingLoop(recipe, start.parameters, inherited: start.inherited, plan: plan, steps: steps)
   }
 
@@ -85,12 +89,25 @@ struct LanguageLoop {
     let whole = try train.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
     let clips = Clips(
       frames: try PatchDropout.apply(whole.frames, part: recipe.patchPart, generator: generator), sounds: whole.sounds)
-    let loss = try ImageLanguageTraining.loss(
-      start.model, language, clips: clips,
-      texts: batch.map { item in
-        item.captions.map { captions[item.row][$0] } + item.questions.map { questions[item.row][$0] }
-      }, isTraining: true)
-    return (loss, ["lm": loss.item])
+    let tokens = try start.model.languageTokens(of: clips, isTraining: true)
+    let part = critic?.options.part ?? 0
+    var parts: [Tensor] = []
+    var metrics: [String: Double] = [:]
+    if let critic {
+      let drawn = try critic.loss(language, tokens: tokens, rows: batch.map(\.row), generator: generator)
+      parts.append(drawn.loss * part)
+      metrics["drawn.ciderD"] = drawn.ciderD
+    }
+    if part < 1 {
+      let loss = ImageLanguageTraining.loss(
+        language, tokens: tokens,
+        texts: batch.map { item in
+          item.captions.map { captions[item.row][$0] } + item.questions.map { questions[item.row][$0] }
+        })
+      parts.append(critic == nil ? loss : loss * (1 - part))
+      metrics["lm"] = loss.item
+    }
+    return (parts.dropFirst().reduce(parts[0], +), metrics)
   }
 
   /// Scales new projections so that language tokens have the standard deviation that the recipe gives.

@@ -261,6 +261,16 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var maximumTokens = 32
     /// How many validation images are captioned at intervals.
     public var captions = 200
+    /// Captions drawn from the model are learnt from as well, by how well they agree with those of people; nil: none.
+    public var selfCritical: SelfCritical?
+  }
+
+  /// Self-critical training: captions that the model draws itself become likelier or less likely, by their CIDEr-D.
+  public struct SelfCritical: Codable, Sendable, Equatable {
+    /// Captions drawn for each picture, at least 2: each is judged against the mean of the others.
+    public var samples = 5
+    /// What this loss counts, above 0; the loss on people's captions counts the rest. At 1 those are references alone.
+    public var part = 1.0
   }
 
   /// What `qformer compare` does with the recipe.
@@ -369,6 +379,13 @@ public struct Recipe: Codable, Sendable, Equatable {
         let compare = try Yams.load(yaml: YAMLEncoder().encode(Compare())) as? [String: Any] ?? [:]
         optional["compare"] = compare.merging(["minutes": NSNull()]) { $1 }
       }
+      if (given["imageLanguage"] as? [String: Any])?["selfCritical"] is [String: Any] {
+        optional["imageLanguage"] = [
+          "selfCritical": try Yams.load(yaml: YAMLEncoder().encode(SelfCritical())) as? [String: Any] ?? [:]
+        ]
+      } else {
+        optional["imageLanguage"] = ["selfCritical": NSNull()]
+      }
       var known = Self.merged(defaults, optional) { _ in }
       known["audio"] = NSNull()
       if given["audio"] is [String: Any] {
@@ -464,6 +481,17 @@ public struct Recipe: Codable, Sendable, Equatable {
     try require(
       imageLanguage.maximumTokens >= 2 && imageLanguage.maximumTokens <= 65_536,
       "imageLanguage.maximumTokens is \(imageLanguage.maximumTokens), expected 2 … 65536")
+    if let critical = imageLanguage.selfCritical {
+      try require(
+        (2...64).contains(critical.samples),
+        "imageLanguage.selfCritical.samples is \(critical.samples), expected 2 … 64")
+      try require(
+        critical.part > 0 && critical.part <= 1,
+        "imageLanguage.selfCritical.part is \(critical.part), expected above 0, at most 1")
+      try require(
+        [.imageLanguage, .videoLanguage].contains(objective),
+        "imageLanguage.selfCritical is for image-language and video-language, not \(objective.rawValue)")
+    }
     try require(imageLanguage.captions > 0, "imageLanguage.captions is \(imageLanguage.captions), expected at least 1")
     try require(
       (0..<1).contains(imageText.labelSmoothing),

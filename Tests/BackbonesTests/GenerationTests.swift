@@ -115,6 +115,40 @@ import Torch
     #expect(cold == small.ids("greedy").map { Array($0.prefix(12)) })
   }
 
+  /// Several texts of a row are drawn as if it stood there several times.
+  @Test func samplesOfARowFollowTheProbabilities() throws {
+    let small = try SmallLlama()
+    let (embeds, mask) = (small.model.embed(small.fixture["left.ids"]), small.fixture["left.mask"])
+    var options = options(small, tokens: 12)
+    func draw(_ count: Int, seed: UInt64) throws -> [[[Int]]] {
+      try small.model.samples(
+        inputsEmbeds: embeds, attentionMask: mask, count: count, options: options, generator: Generator(seed: seed)
+      ).map { $0.map(\.ids) }
+    }
+    options.temperature = 1e-3
+    let likeliest = try draw(2, seed: 1)
+    options.temperature = 0
+    let greedy = try small.model.generate(inputsEmbeds: embeds, attentionMask: mask, options: options)
+    #expect(likeliest == greedy.map { [$0, $0] })
+    #expect(throws: GenerationError.self) { try draw(2, seed: 1) }
+    options.temperature = 1.3
+    #expect(throws: GenerationError.self) { try draw(0, seed: 1) }
+    let first = try draw(3, seed: 1)
+    #expect(try draw(3, seed: 1) == first)
+    #expect(try draw(3, seed: 2) != first)
+    #expect(first.allSatisfy { Set($0).count > 1 })
+
+    options.maxTokens = 1
+    let logits = small.model.head(small.model.forward(inputsEmbeds: embeds, attentionMask: mask)).select(1, -1)
+    let probabilities = (0..<embeds.size(0)).map { (logits.select(0, $0) / 1.3).softmax().values(as: Float.self) }
+    let many = try draw(400, seed: 3)
+    for (drawn, probabilities) in zip(many, probabilities) {
+      let best = try #require(probabilities.indices.max { probabilities[$0] < probabilities[$1] })
+      let expected = Double(probabilities[best]) * 400
+      #expect(abs(Double(drawn.count { $0 == [best] }) - expected) < 5 * expected.squareRoot() + 1)
+    }
+  }
+
   @Test func badOptionsAreNamed() throws {
     let model = try SmallLlama().model
     let changes: [(String, (inout GenerationOptions) -> Void)] = [

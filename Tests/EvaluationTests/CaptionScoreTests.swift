@@ -20,6 +20,9 @@ struct CaptionScoreTests {
     let cider = try CIDErD(references: set.references).scores(set.hypotheses)
     #expect(abs(cider.mean - set.cider) < 1e-6)
     #expect(largestDifference(cider.each, set.ciderEach) < 1e-6)
+    let prepared = try CIDErD(references: set.references)
+    let alone = try set.hypotheses.enumerated().map { try prepared.score($1, item: $0) }
+    #expect(largestDifference(alone, cider.each) < 1e-9)
     let bleu = try BLEU.corpus(hypotheses: set.hypotheses, references: set.references)
     #expect(largestDifference(bleu, set.bleu) < 1e-6)
     let rouge = try ROUGEL.scores(hypotheses: set.hypotheses, references: set.references)
@@ -55,6 +58,9 @@ struct CaptionScoreTests {
     #expect(throws: EvaluationError.empty(what: "item")) { try CIDErD(references: []) }
     #expect(throws: EvaluationError.countMismatch(what: "hypotheses", expected: 2, found: 1)) {
       try CIDErD(references: [["a"], ["b"]]).scores(["a"])
+    }
+    #expect(throws: EvaluationError.countMismatch(what: "items", expected: 3, found: 2)) {
+      try CIDErD(references: [["a"], ["b"]]).score("a", item: 2)
     }
     #expect(throws: EvaluationError.countMismatch(what: "hypotheses", expected: 1, found: 2)) {
       try BLEU.corpus(hypotheses: ["a", "b"], references: [["a"]])

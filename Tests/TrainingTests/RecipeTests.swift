@@ -117,6 +117,10 @@ struct RecipeTests {
     for (setting, key) in [
       ("batchSize=0", "batchSize"), ("epochs=0", "epochs"), ("epochs=.nan", "epochs"), ("patchPart=1.5", "patchPart"),
       ("imageText.matchingPart=-1", "matchingPart"), ("imageText.captionsPerImage=0", "captionsPerImage"),
+      ("imageLanguage.selfCritical={samples: 1}", "selfCritical.samples"),
+      ("imageLanguage.selfCritical={part: 0}", "selfCritical.part"),
+      ("imageLanguage.selfCritical={sample: 3}", "unknown keys: imageLanguage.selfCritical.sample"),
+      ("imageLanguage.selfCritical={}", "selfCritical is for image-language"),
       ("imageLanguage.maximumTokens=0", "maximumTokens"), ("imageLanguage.captions=0", "captions"),
       ("imageLanguage.questionsPerImage=-1", "questionsPerImage"), ("video.frames=0", "video.frames"),
       ("video.cascaded.layers=0", "cascaded.layers"), ("imageLanguage.captionsPerImage=0", "captionsPerImage"),

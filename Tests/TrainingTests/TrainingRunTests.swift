@@ -318,6 +318,22 @@ struct TrainingRunTests {
     }
   }
 
+  @Test("Captions that are drawn from the model are drawn again when a run is resumed")
+  func selfCritical() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.objective = .imageLanguage
+      place.recipe.imageLanguage.selfCritical = Recipe.SelfCritical()
+      place.recipe.imageLanguage.selfCritical?.part = 0.5
+      _ = try compareInterrupted(place, "critical")
+      let metrics = try place.metrics("critical-whole")
+      #expect(metrics.first?["drawn.ciderD"] as? Double != nil && metrics.first?["lm"] as? Double != nil)
+      place.recipe.imageLanguage.selfCritical?.part = 1
+      #expect(try place.train("alone") != nil)
+      #expect(try place.metrics("alone").first?["lm"] == nil)
+    }
+  }
+
   @Test("Stage 2 learns a few pictures by heart, from the text model alone")
   func stage2Learns() throws {
     try withTemporaryFolder { folder in

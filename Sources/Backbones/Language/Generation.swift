@@ -222,16 +222,65 @@ extension GenerativeModel {
     return try withError {
       try withNoGrad {
         let (logits, state) = read(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask)
-        if options.beams ?? 1 == 1 { return try decode(logits, state, options, seen, stop, onToken) }
+        if options.beams ?? 1 == 1 {
+          return try decode(logits, state, options, seen, stop, onToken, choose: options.choice(rows: batch))
+        }
         let texts = try beamSearch(logits, state, options, seen, stop)
         for (row, text) in texts.enumerated() { for id in text.ids { try onToken?(row, id) } }
         return texts
       }
     }
   }
+
+  /// Draws several continuations of each row; what comes before them is read once.
+  ///
+  /// - Parameters:
+  ///   - inputsEmbeds: `[B, L, D]`, padded on the left.
+  ///   - attentionMask: `[B, L]`, 1 for tokens and 0 for padding; none when nothing is padded.
+  ///   - count: How many of each row.
+  ///   - options: How they are drawn; the temperature is above 0, and the seed is not used.
+  ///   - generator: What all of them are drawn with.
+  /// - Returns: For each row its `count` texts.
+  /// - Throws: ``GenerationError``, `TorchError`, `CancellationError`.
+  public func samples(
+    inputsEmbeds: Tensor, attentionMask: Tensor? = nil, count: Int, options: GenerationOptions, generator: Generator
+  ) throws -> [[GeneratedText]] {
+    try options.validate(vocabulary: vocabularySize)
+    let batch = inputsEmbeds.size(0)
+    guard options.temperature > 0, count > 0 else {
+      throw GenerationError.option(
+        name: "samples", found: "\(count) at a temperature of \(options.temperature)", expected: "1 or more, above 0")
+    }
+    guard batch > 0 else { return [] }
+    let copies = (0..<batch).flatMap { Array(repeating: $0, count: count) }
+    let texts = try withError {
+      try withNoGrad {
+        let (logits, state) = read(inputsEmbeds: inputsEmbeds, attentionMask: attentionMask)
+        state.reorder(copies)
+        return try decode(
+          logits.indexSelect(0, Tensor(copies)), state, options, copies.map { _ in [] }, nil, nil
+        ) { scores, _ in
+          scores.softmax().multinomial(1, generator: generator).reshaped(-1).values()
+        }
+      }
+    }
+    return (0..<batch).map { Array(texts[$0 * count..<($0 + 1) * count]) }
+  }
 }
 
 extension GenerationOptions {
+  /// How the next token of each of the rows that go on is chosen: the likeliest, or drawn with a generator of the row's own.
+  fileprivate func choice(rows: Int) -> (_ scores: Tensor, _ rows: [Int]) -> [Int] {
+    guard temperature > 0 else { return { scores, _ in scores.argmax(-1).values() } }
+    let generators = (0..<rows).map { Generator(seed: seed &+ UInt64($0)) }
+    return { scores, rows in
+      let probabilities = scores.softmax()
+      return rows.enumerated().map {
+        probabilities.select(0, $0).multinomial(1, generator: generators[$1]).intItem
+      }
+    }
+  }
+
   /// Why a text of these new tokens has ended, if it has.
   func ending(_ ids: [Int], _ stop: TextStop?) -> GeneratedText.Ending? {
     if let last = ids.last, endIDs.contains(last) { return .endToken }
@@ -243,25 +292,16 @@ extension GenerationOptions {
 /// Greedy or sampled, token by token. Rows that have ended leave the batch.
 private func decode(
   _ first: Tensor, _ state: any TextState, _ options: GenerationOptions, _ seen: [[Int]], _ stop: TextStop?,
-  _ onToken: ((_ row: Int, _ id: Int) throws -> Void)?
+  _ onToken: ((_ row: Int, _ id: Int) throws -> Void)?, choose: (_ scores: Tensor, _ rows: [Int]) -> [Int]
 ) throws -> [GeneratedText] {
   var logits = first
   var rows = Array(repeating: [Int](), count: seen.count)
   var endings = Array(repeating: GeneratedText.Ending.length, count: seen.count)
   var active = Array(rows.indices)
-  let generators = options.temperature > 0 ? rows.indices.map { Generator(seed: options.seed &+ UInt64($0)) } : []
   for count in 1...options.maxTokens {
     try Task.checkCancellation()
     let scores = options.processed(logits, seen: active.map { seen[$0] + rows[$0] }, count: count)
-    let ids: [Int]
-    if options.temperature > 0 {
-      let probabilities = scores.softmax()
-      ids = active.enumerated().map {
-        probabilities.select(0, $0).multinomial(1, generator: generators[$1]).intItem
-      }
-    } else {
-      ids = scores.argmax(-1).values()
-    }
+    let ids = choose(scores, active)
     // After a failure there are no values: the open error scope has the reason.
     guard scores.isValid, ids.count == active.count else { break }
     var going: [Int] = []
