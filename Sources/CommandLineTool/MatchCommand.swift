@@ -8,7 +8,8 @@ struct MatchCommand: ParsableCommand {
     commandName: "match", abstract: "Score how well pictures or videos and texts fit.",
     discussion: """
       itc is the cosine between the text and the queries of the picture or video, the largest one unless the model's heads \
-      are configured otherwise; itm is the probability that they match. Videos need a model that reads them.
+      are configured otherwise; itm is the probability that they match, of models whose matching was trained. Videos need a \
+      model that reads them.
 
       EXAMPLES:
         qformer match photo.jpg --text "a dog on a beach" --text "a plate of food"

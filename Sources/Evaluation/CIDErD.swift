@@ -79,7 +79,10 @@ public struct CIDErD: Sendable {
 
   /// Scores a hypothesis of one item, 0…10; as many as one likes.
   ///
-  /// - Parameter item: Its place among the references.
+  /// - Parameters:
+  ///   - hypothesis: The caption.
+  ///   - item: Its place among the references.
+  ///   - words: How the caption is split, as the references were.
   /// - Throws: ``EvaluationError/countMismatch(what:expected:found:)`` for an item that is not there.
   public func score(
     _ hypothesis: String, item: Int, words: (String) -> [String] = CaptionTokenizer.words

@@ -95,11 +95,12 @@ public struct Gallery {
     let films = try clips.map { try card($0) }.joined(separator: "\n")
     var leads: [String] = []
     if !entries.isEmpty {
+      let isMatched = entries.contains { $0.matching != nil }
       leads.append(
         """
         <p class="lead">Left: the picture. Right: the mean cross-attention of all queries over its patches. Below: the
-        generated caption, and the best of \(candidates) candidate captions by contrastive similarity (ITC) and by matching
-        probability (ITM).</p>
+        generated caption, and the best of \(candidates) candidate captions by contrastive similarity
+        (ITC)\(isMatched ? " and by matching probability (ITM)" : "").</p>
         """)
     }
     if !clips.isEmpty {

@@ -11,7 +11,8 @@ extension ObjectiveHeads {
   ///   - text: At least one text.
   ///   - head: Which scores are computed.
   /// - Returns: For each image a list of scores in the order of the texts.
-  /// - Throws: `QFormerError`.
+  /// - Throws: `QFormerError`, also for matching scores alone where there is no matching head; with both heads there are
+  ///   contrastive scores then.
   func scores(
     _ qformer: QFormer, _ image: ImageKeyValues, batch: Int, _ text: TextBatch, head: ImageTextPipeline.Head
   ) throws -> [[ImageTextPipeline.Score]] {
@@ -23,11 +24,11 @@ extension ObjectiveHeads {
       itc = similarity(imageFeatures: imageFeatures(hidden), textFeatures: textFeatures).values()
     }
     var itm: [Float] = []
-    if head != .itc {
+    if head == .itm || head == .both && hasMatchingHead {
       for row in 0..<batch {
         let pairs = image.select(Tensor(Array(repeating: row, count: count)))
         let hidden = try qformer.readImageAndText(pairs, text.ids, mask: text.mask).hidden
-        itm += matchingLogits(hidden).softmax(1).select(1, 1).values(as: Float.self)
+        itm += try matchingLogits(hidden).softmax(1).select(1, 1).values(as: Float.self)
       }
     }
     return (0..<batch).map { row in

@@ -74,7 +74,9 @@ public struct ImageTextQFormer: Sendable {
   public func textFeature(_ hidden: Tensor) -> Tensor { heads.textFeature(hidden) }
 
   /// Matching logits `[B, 2]` of hidden states of queries (and text): per query, then averaged; index 1 is "match".
-  public func matchingLogits(_ hidden: Tensor) -> Tensor { heads.matchingLogits(hidden) }
+  ///
+  /// - Throws: ``QFormerError/missingPart(_:)`` when the adapter has no such head.
+  public func matchingLogits(_ hidden: Tensor) throws -> Tensor { try heads.matchingLogits(hidden) }
 
   /// Next-token logits `[…, vocabulary]` of hidden states of text `[…, D]`.
   ///

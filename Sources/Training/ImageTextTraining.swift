@@ -106,6 +106,8 @@ public enum ImageTextTraining {
       var configuration = ImageTextConfiguration()
       configuration.qformer = try QFormerStart.configuration(recipe, bert: textFolder, encoderWidth: features.width)
       configuration.objectives.temperature = recipe.imageText.temperature
+      // An adapter has no head that was not trained.
+      if recipe.imageText.matchingPart == 0 { configuration.objectives.matchingHead = .none }
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageTextQFormer(configuration, scope)
       let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe.adapter)
@@ -123,8 +125,12 @@ public enum ImageTextTraining {
     }
     configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
     configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
+    let isNew = recipe.imageText.matchingPart > 0 && configuration.objectives.matchingHead == .none
+    if isNew { configuration.objectives.matchingHead = .meanLogits }
     let words = BaseCheckpoint(try Checkpoint(contentsOf: textFolder))
-    let model = try loadModel(from: Checkpoint(contentsOf: folder), bases: [words]) { scope in
+    let model = try loadModel(
+      from: Checkpoint(contentsOf: folder), bases: [words], allowMissing: isNew ? ["itm_head.*"] : [], seed: recipe.seed
+    ) { scope in
       let model = try ImageTextQFormer(configuration, scope)
       for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }
       return model

@@ -24,7 +24,7 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
 
   /// With contrastive scores alone.
   public let contrastive: Recall
-  /// With the first candidates re-ranked by matching; nil where that was not asked for.
+  /// With the first candidates re-ranked by matching; nil where that was not asked for, or matching was not trained.
   public let reranked: Recall?
 
   /// Scores every image or clip of a set against every caption of it.
@@ -58,7 +58,9 @@ public struct RetrievalEvaluation: Codable, Sendable, Equatable {
             textToImage: try RetrievalScores(similarity: textToImage.values(), imagesOfText: owners).textToImage)
         }
         let contrastive = try recall(similarity, similarity)
-        guard rerank > 0 else { return RetrievalEvaluation(contrastive: contrastive, reranked: nil) }
+        guard rerank > 0, heads.hasMatchingHead else {
+          return RetrievalEvaluation(contrastive: contrastive, reranked: nil)
+        }
         let reranked = try Reranking(model, features: features, ids: ids, similarity: similarity, candidates: rerank)
         return RetrievalEvaluation(
           contrastive: contrastive, reranked: try recall(reranked.imageToText, reranked.textToImage))
@@ -136,7 +138,7 @@ private struct Reranking {
         let hidden = try model.textQFormer.readImageAndText(
           image.select(Tensor(chunk.map(\.0))), text.ids, mask: text.mask
         ).hidden
-        let scores = heads.matchingLogits(hidden).select(1, 1).values(as: Float.self)
+        let scores = try heads.matchingLogits(hidden).select(1, 1).values(as: Float.self)
         for (pair, score) in zip(chunk, scores) { logits[rows[pair.0] * texts + pair.1] = score }
       }
     }

@@ -81,7 +81,7 @@ struct PipelineTests {
         let pair = try pipeline.adapter.qformer.readImageAndText(image, text.ids, mask: text.mask).hidden
         return (
           itc: (queries.select(0, 0) * word).sum(1).max().item,
-          logits: pipeline.adapter.matchingLogits(pair).values(as: Double.self)
+          logits: try pipeline.adapter.matchingLogits(pair).values(as: Double.self)
         )
       }
       #expect(abs(parts.itc - (scores[1][0].itc ?? .nan)) < 1e-5)

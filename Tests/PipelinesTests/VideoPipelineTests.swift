@@ -100,7 +100,7 @@ struct VideoPipelineTests {
           let pair = try qformer.readImageAndText(image, text.ids, mask: text.mask).hidden
           return (
             (queries.select(0, 0) * words).sum(1).values(as: Double.self),
-            heads.matchingLogits(pair).values(as: Double.self)
+            try heads.matchingLogits(pair).values(as: Double.self)
           )
         }
         #expect(cosines.count == (family == .cascaded ? 3 : 1))

@@ -58,7 +58,7 @@ import TorchNN
     )
     expectClose(both, ofImage, relative: 2e-6)
     let heads = try model.requireHeads()
-    expectClose(heads.matchingLogits(both), image.matchingLogits(ofImage), relative: 2e-6)
+    expectClose(try heads.matchingLogits(both), try image.matchingLogits(ofImage), relative: 2e-6)
     // And all three losses, with the same draws.
     let losses = try model.losses(
       clip: clip, ids: batch.ids, mask: batch.mask, generator: Generator(seed: 5), isTraining: false)

@@ -92,7 +92,7 @@ struct AdapterScoreTests {
               try pipeline.adapter.qformer.readText(batch.ids, mask: batch.mask))
             cosine[image].append((queries.select(0, 0) * word).sum(1).max().item)
             let pair = try pipeline.adapter.qformer.readImageAndText(keyValues, batch.ids, mask: batch.mask).hidden
-            logit[image].append(pipeline.adapter.matchingLogits(pair).select(1, 1).item)
+            logit[image].append(try pipeline.adapter.matchingLogits(pair).select(1, 1).item)
           }
         }
       }

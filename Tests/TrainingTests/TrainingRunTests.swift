@@ -318,6 +318,39 @@ struct TrainingRunTests {
     }
   }
 
+  @Test("An adapter has no matching head before matching is trained, which may begin from there")
+  func matchingLater() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.imageText.matchingPart = 0
+      let adapter = try #require(try place.train("contrast"))
+      #expect(try RunFiles.weights(of: adapter).keys.allSatisfy { !$0.hasPrefix("itm_head") })
+      #expect(try place.metrics("contrast").last?["itm.imageToText.R@1"] == nil)
+      let pictures = [try TinyPictures.picture(0)]
+      let pipeline = try ImageTextPipeline(adapter.path, store: place.models.store)
+      let scores = try pipeline.scores(pictures, texts: ["a red bus"])[0]
+      #expect(scores[0].itc != nil && scores[0].itm == nil)
+      #expect {
+        try pipeline.scores(pictures, texts: ["a red bus"], head: .itm)
+      } throws: { error in
+        guard case .missingPart(let part) = error as? QFormerError else { return false }
+        return part.contains("matching head")
+      }
+      place.recipe.adapter.start = adapter.path
+      place.recipe.imageText.matchingPart = 0.5
+      let matching = try #require(try place.train("matching"))
+      #expect(try RunFiles.weights(of: matching).keys.contains("itm_head.weight"))
+      #expect(try place.metrics("matching").last?["itm.imageToText.R@1"] != nil)
+      #expect(
+        try ImageTextPipeline(matching.path, store: place.models.store)
+          .scores(pictures, texts: ["a red bus"])[0][0].itm != nil)
+      // What has been trained stays.
+      (place.recipe.adapter.start, place.recipe.imageText.matchingPart) = (matching.path, 0)
+      let kept = try #require(try place.train("kept"))
+      #expect(try RunFiles.weights(of: kept).keys.contains("itm_head.weight"))
+    }
+  }
+
   @Test("Captions that are drawn from the model are drawn again when a run is resumed")
   func selfCritical() throws {
     try withTemporaryFolder { folder in

@@ -19,6 +19,8 @@ public enum MatchingHead: String, Codable, Sendable, CaseIterable {
   case catTextCLS
   /// The last query, which stands for the whole.
   case summary
+  /// Nothing: matching has not been trained, and there is no head.
+  case none
 }
 
 /// What the temperature of contrastive similarities is kept within in training.
@@ -86,7 +88,7 @@ public struct ObjectiveHeads: Sendable {
   private let queries: Int
   private let visionProjection: Linear
   private let textProjection: Linear
-  private let matchingHead: Linear
+  private let matchingHead: Linear?
   private let generationHead: GenerationHead?
 
   /// Takes `vision_projection`, `text_projection`, `itm_head`, `temp` and `cls.predictions` from the scope.
@@ -112,7 +114,9 @@ public struct ObjectiveHeads: Sendable {
     let width = qformer.configuration.hiddenSize
     visionProjection = Linear(width, configuration.contrastiveSize, scope["vision_projection"])
     textProjection = Linear(width, configuration.contrastiveSize, scope["text_projection"])
-    matchingHead = Linear(configuration.matchingHead == .catTextCLS ? 2 * width : width, 2, scope["itm_head"])
+    matchingHead =
+      configuration.matchingHead == .none
+      ? nil : Linear(configuration.matchingHead == .catTextCLS ? 2 * width : width, 2, scope["itm_head"])
     temperature = scope.parameter("temp", [], .constant(configuration.temperature))
     generationHead =
       configuration.hasGenerationHead
@@ -134,13 +138,19 @@ public struct ObjectiveHeads: Sendable {
       imageFeatures: imageFeatures, textFeatures: textFeatures, aggregation: configuration.aggregation)
   }
 
+  /// Whether there is a matching head.
+  public var hasMatchingHead: Bool { matchingHead != nil }
+
   /// Matching logits `[B, 2]` of hidden states of queries and text `[B, M + L, D]`; index 1 is "match".
-  public func matchingLogits(_ hidden: Tensor) -> Tensor {
+  ///
+  /// - Throws: ``QFormerError/missingPart(_:)`` when there is no such head.
+  public func matchingLogits(_ hidden: Tensor) throws -> Tensor {
+    guard let matchingHead else { throw QFormerError.missingPart("matching head (ITM): it has not been trained") }
     let query = hidden.narrow(1, 0, queries)
     switch configuration.matchingHead {
     case .meanLogits: return matchingHead(query).mean(1)
     case .catTextCLS: return matchingHead(.cat([query.mean(1), hidden.select(1, queries)], 1))  // [B, 2 D]
-    case .summary: return matchingHead(query.select(1, queries - 1))
+    case .summary, .none: return matchingHead(query.select(1, queries - 1))
     }
   }
 

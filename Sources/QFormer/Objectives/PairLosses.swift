@@ -78,7 +78,7 @@ extension ObjectiveHeads {
       image.select(pairs.image.indexSelect(0, images)), pairs.ids.indexSelect(0, texts),
       mask: pairs.mask.indexSelect(0, texts), isTraining: isTraining
     ).hidden
-    return Matching.loss(logits: matchingLogits(hidden), positives: own.size(0))
+    return Matching.loss(logits: try matchingLogits(hidden), positives: own.size(0))
   }
 
   private func generationLoss(
