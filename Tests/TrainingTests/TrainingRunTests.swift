@@ -144,6 +144,43 @@ struct TrainingRunTests {
     }
   }
 
+  @Test("In a canonical start a picture counts once, however often its caption is repeated")
+  func canonicalStartCountsPictures() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.imageText.canonicalStart = true
+      place.recipe.optimizer.learningRate = 1e-9
+      place.recipe.validation = []
+      place.recipe.epochs = 0.34
+      var heads: [Tensor] = []
+      for (name, repeated) in [("once", 0), ("twice", 6)] {
+        let lines = (0..<12).map { number in
+          let caption = "\"\(TinyPictures.captions(number)[1])\""
+          let captions = number < repeated ? "\(caption), \(caption)" : caption
+          return "{\"image\": \"train-\(number).png\", \"captions\": [\(captions)], \"split\": \"train\"}\n"
+        }
+        try Data(lines.joined().utf8).write(to: folder.appendingPathComponent("data/captions.jsonl"))
+        let adapter = try Checkpoint(contentsOf: #require(try place.train(name)))
+        heads.append(try adapter.tensor("vision_projection.weight").to(.float32))
+      }
+      let (size, difference) = try withError { (heads[0].abs().max().item, (heads[0] - heads[1]).abs().max().item) }
+      #expect(difference < 2e-3 * size, "\(difference) of \(size)")
+    }
+  }
+
+  @Test("The temperature is kept above its minimum, and stands in every line of metrics")
+  func temperatureIsBounded() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      (place.recipe.imageText.temperature, place.recipe.imageText.minimumTemperature) = (0.07, 0.2)
+      place.recipe.validation = []
+      place.recipe.epochs = 1
+      #expect(try place.train("run") != nil)
+      let temperatures = try place.metrics("run").map { $0["temperature"] as? Double }
+      #expect(temperatures.count == 3 && temperatures.allSatisfy { ($0 ?? 0) > 0.1999 }, "\(temperatures)")
+    }
+  }
+
   @Test("Cross-attention may start as the mean of the patches, where widths allow it")
   func meanStart() throws {
     try withTemporaryFolder { folder in
