@@ -465,6 +465,9 @@ public struct Recipe: Codable, Sendable, Equatable {
       try require((0...1).contains(part), "imageText.\(name) is \(part), expected 0 … 1")
     }
     try require(
+      objective != .videoText || imageText.matchingPart == 0 || video.matchingHead != .none,
+      "video.matchingHead is none, but imageText.matchingPart is \(imageText.matchingPart)")
+    try require(
       (1...1000).contains(imageText.captionsPerImage),
       "imageText.captionsPerImage is \(imageText.captionsPerImage), expected 1 … 1000")
     let (captions, questions) = (imageLanguage.captionsPerImage, imageLanguage.questionsPerImage)

@@ -111,6 +111,7 @@ struct RecipeTests {
     #expect(reason("video: {baseline: last-frame}").contains("last-frame"))
     #expect(reason("video: {freeze: inherited-attention}").contains("adapter.start"))
     #expect(reason("objective: video-text\nadapter: {crossAttention: pooling}").contains("for pictures"))
+    #expect(reason("objective: video-text\nvideo: {matchingHead: none}").contains("video.matchingHead is none"))
     #expect(reason("video: {time: {encoding: seconds}}").contains("seconds"))
     #expect(reason("language: {beams: 65}").contains("language.beams is 65, expected 1 … 64"))
     #expect(reason("video: {queries: 8}") == "unknown keys: video.queries")
