@@ -25,8 +25,9 @@ models: setup ## the small real models, into the cache
 data: setup ## stamps, emoji, cut-outs and demo pictures, into the cache
 	@scripts/fetch-data
 
-moving-stamps: data ## clips with sound, captions and questions, rendered into the cache
+moving-stamps: data ## clips with sound and questions, and stills, rendered into the cache
 	@scripts/make-moving-stamps
+	@scripts/make-moving-stamps --stills 6000 600
 
 build: setup ## the command line, built for speed: .build/release/qformer
 	@swift build -c release --product qformer

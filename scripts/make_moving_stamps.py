@@ -38,6 +38,18 @@ A line of tracks.jsonl:
     One entry a frame, null where the object is not shown. x, y: the centre, side: the longer side, as shares of the
     frame's side; shape: width and height over the longer side; degrees clockwise.
 
+With --stills, pictures in the place of clips, of which is told where things are, for adapters that learn to see that
+before they learn what moves:
+
+    $QFORMER_CACHE/data/placed-stamps/
+        captions.jsonl, tracks.jsonl, made.json
+        stills/train/000000.jpg …   stills/val/000000.jpg …
+
+    {"id": "train-000123", "image": "stills/train/000123.jpg", "split": "train", "category": "place",
+     "captions": ["a bee in column three of the fifth row", …], "objects": ["bee", …]}
+
+    Columns are eight from the left, rows eight from the top; one caption an object.
+
 Objects. Stamps and emoji whose names fit into a sentence, as cut-outs (scripts/fetch-data cut-outs). What is held out is
 held out of all sets alike, by the hash of the name (see fetch_data.py): validation clips show and sound only objects that
 no training clip has. Backgrounds are drawn: one colour, a gradient, soft blotches.
@@ -76,22 +88,37 @@ def objects_of(cache):
     return Objects(cache / "data/cut-outs")
 
 
+def is_still(settings):
+    return "stills" in settings
+
+
+def counts_of(settings):
+    """How many clips or stills of each split."""
+    return settings["stills" if is_still(settings) else "clips"]
+
+
 def plans_of(objects, settings):
     from moving_stamps.scenes import Planner
 
     plans = []
-    for split, count in settings["clips"].items():
-        planner = Planner(objects, split, settings["seed"], settings["fps"], settings["speech"] == "all")
-        plans += planner.clips(count)
+    for split, count in counts_of(settings).items():
+        if is_still(settings):
+            plans += Planner(objects, split, settings["seed"], 1, False, stream="/stills").stills(count)
+        else:
+            plans += Planner(objects, split, settings["seed"], settings["fps"], settings["speech"] == "all").clips(count)
     return plans
 
 
 def caption_line(plan):
+    objects = list(dict.fromkeys(actor["name"] for actor in plan["actors"]))
+    if plan["kind"] == "place":
+        return {"id": plan["id"], "image": plan["file"], "split": plan["split"], "category": plan["kind"],
+                "captions": plan["captions"], "objects": objects}
     sound = plan["sound"]
     return {
-        "id": plan["id"], "video": plan["video"], "split": plan["split"], "duration": plan["seconds"],
+        "id": plan["id"], "video": plan["file"], "split": plan["split"], "duration": plan["seconds"],
         "captions": plan["captions"], "questions": plan["questions"], "category": plan["kind"],
-        "objects": list(dict.fromkeys(actor["name"] for actor in plan["actors"])),
+        "objects": objects,
         "sound": sound and {"use": sound["use"], "name": sound["name"]},
     }
 
@@ -112,32 +139,41 @@ def encode_batch(numbers):
     return encode(plans, shared["objects"], shared["size"], shared["fps"], shared["folder"])
 
 
-def encode_all(plans, objects, settings, folder, jobs):
-    """Encodes the clips that are not there yet."""
+def still_batch(numbers):
+    from moving_stamps.render import write_still
+
+    for number in numbers:
+        plan = shared["plans"][number]
+        write_still(plan, shared["objects"], shared["size"], shared["folder"] / plan["file"])
+    return len(numbers)
+
+
+def make_all(plans, objects, settings, folder, jobs):
+    """Encodes the clips, or draws the stills, that are not there yet."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     from moving_stamps.render import batch_size
     from moving_stamps.scenes import LONGEST
 
-    missing = [number for number, plan in enumerate(plans) if not (folder / plan["video"]).exists()]
+    missing = [number for number, plan in enumerate(plans) if not (folder / plan["file"]).exists()]
     if len(missing) < len(plans):
-        say(f"  {len(plans) - len(missing)} clips are there already")
-    shared.update(plans=plans, objects=objects, size=settings["size"], fps=settings["fps"], folder=folder)
+        say(f"  {len(plans) - len(missing)} are there already")
+    shared.update(plans=plans, objects=objects, size=settings["size"], fps=settings.get("fps"), folder=folder)
     start = shown = time.monotonic()
-    size, done = batch_size(settings["size"], settings["fps"], LONGEST), 0
+    size, done = 64 if is_still(settings) else batch_size(settings["size"], settings["fps"], LONGEST), 0
     batches = [missing[first:first + size] for first in range(0, len(missing), size)]
     # An interruption is for this process; the workers end with the batch they are at.
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork"), initializer=signal.signal,
                                initargs=(signal.SIGINT, signal.SIG_IGN))
     try:
-        for count in pool.map(encode_batch, batches):
+        for count in pool.map(still_batch if is_still(settings) else encode_batch, batches):
             done += count
             now = time.monotonic()
             if now - shown > 10 or done == len(missing):
                 shown = now
                 left = (now - start) / done * (len(missing) - done)
-                say(f"  {done} of {len(missing)} clips, {left:.0f} s left")
+                say(f"  {done} of {len(missing)}, {left:.0f} s left")
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -154,11 +190,16 @@ def facts_of(plans, folder):
     for split in dict.fromkeys(plan["split"] for plan in plans):
         part = [plan for plan in plans if plan["split"] == split]
         facts[split] = {
+            "bytes": sum((folder / plan["file"]).stat().st_size for plan in part),
+            "objects": len({actor["name"] for plan in part for actor in plan["actors"]}),
+        }
+        if part[0]["kind"] == "place":
+            facts[split]["stills"] = len(part)
+            continue
+        facts[split] |= {
             "clips": len(part),
             "seconds": round(sum(plan["seconds"] for plan in part), 3),
-            "bytes": sum((folder / plan["video"]).stat().st_size for plan in part),
             "without_sound": sum(plan["sound"] is None for plan in part),
-            "objects": len({actor["name"] for plan in part for actor in plan["actors"]}),
             "questions": dict(sorted(Counter(q["task"] for plan in part for q in plan["questions"]).items())),
         }
     return facts
@@ -176,9 +217,10 @@ def finished(output, settings):
     marker = read_json(output / "made.json")
     if not isinstance(marker, dict) or marker.get("settings") != settings:
         return None
-    for split, count in settings["clips"].items():
-        folder = output / "clips" / split
-        if not folder.is_dir() or sum(name.endswith(".mp4") for name in os.listdir(folder)) != count:
+    parent, ending = ("stills", ".jpg") if is_still(settings) else ("clips", ".mp4")
+    for split, count in counts_of(settings).items():
+        folder = output / parent / split
+        if not folder.is_dir() or sum(name.endswith(ending) for name in os.listdir(folder)) != count:
             return None
     return marker if all((output / name).exists() for name in ("captions.jsonl", "tracks.jsonl")) else None
 
@@ -187,25 +229,26 @@ def make(cache, output, settings, jobs, force):
     from moving_stamps.render import require_ffmpeg
 
     if not force and (marker := finished(output, settings)):
-        say(f"moving-stamps: already there, {output}")
+        say(f"{output.name}: already there, {output}")
         return marker
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / "made.json").exists())):
         raise Failure(EX_CANTCREAT, f"{output}: is there and was not made by this command; name another --output")
-    require_ffmpeg(settings["speech"] == "all")
+    if not is_still(settings):
+        require_ffmpeg(settings["speech"] == "all")
     start = time.monotonic()
-    say(f"moving-stamps: making {output}")
+    say(f"{output.name}: making {output}")
     objects = objects_of(cache)
     partial = output.with_name(f".{output.name}.partial")
     if force or read_json(partial / "settings.json") != settings:
         shutil.rmtree(partial, ignore_errors=True)
-    for split in settings["clips"]:
-        (partial / "clips" / split).mkdir(parents=True, exist_ok=True)
+    for split in counts_of(settings):
+        (partial / ("stills" if is_still(settings) else "clips") / split).mkdir(parents=True, exist_ok=True)
     (partial / "settings.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
     plans = plans_of(objects, settings)
-    say(f"  {len(plans)} clips planned")
-    encode_all(plans, objects, settings, partial, jobs)
+    say(f"  {len(plans)} {'stills' if is_still(settings) else 'clips'} planned")
+    make_all(plans, objects, settings, partial, jobs)
     write_lines(partial / "captions.jsonl", map(caption_line, plans))
-    write_lines(partial / "tracks.jsonl", (track_line(plan, settings["fps"]) for plan in plans))
+    write_lines(partial / "tracks.jsonl", (track_line(plan, settings.get("fps")) for plan in plans))
     marker = {"settings": settings, "licence": "GPL-2.0 and OFL-1.1, as the pictures and recordings inside",
               **facts_of(plans, partial)}
     (partial / "made.json").write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
@@ -216,14 +259,17 @@ def make(cache, output, settings, jobs, force):
         os.replace(output, old)
     os.replace(partial, output)
     shutil.rmtree(old, ignore_errors=True)
-    say(f"moving-stamps: done in {time.monotonic() - start:.0f} s")
+    say(f"{output.name}: done in {time.monotonic() - start:.0f} s")
     return marker
 
 
 def report(output, marker):
     print(output)
-    for split in marker["settings"]["clips"]:
+    for split in counts_of(marker["settings"]):
         facts = marker[split]
+        if is_still(marker["settings"]):
+            print(f"{split}  {facts['stills']} stills, {facts['bytes'] / 1e6:.1f} MB, {facts['objects']} objects")
+            continue
         tasks = ", ".join(f"{task} {count}" for task, count in facts["questions"].items())
         print(f"{split}  {facts['clips']} clips, {facts['seconds']:.0f} s, {facts['bytes'] / 1e6:.1f} MB, "
               f"{facts['objects']} objects, {facts['without_sound']} without sound\n{split}  questions: {tasks}")
@@ -301,6 +347,7 @@ def parsed():
                     "is there is left alone; what was interrupted goes on.",
         epilog="examples:\n"
                "  scripts/make-moving-stamps\n"
+               "  scripts/make-moving-stamps --stills 6000 600\n"
                "  scripts/make-moving-stamps --preview sheet.png\n"
                "  scripts/make-moving-stamps --clips 200 50 --seed 3 --output few --size 112\n"
                "  scripts/make-moving-stamps --check --clips 20000 5000\n\n"
@@ -309,6 +356,9 @@ def parsed():
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="where the data set goes")
     parser.add_argument("--clips", metavar="N", type=int, nargs="+", default=[3000, 600],
                         help="clips of train and val, or one number for both (default: 3000 600)")
+    parser.add_argument("--stills", metavar="N", type=int, nargs="+",
+                        help="so many pictures of train and val in the place of clips, told where things are; into\n"
+                             "data/placed-stamps")
     parser.add_argument("--seed", type=int, default=1, help="everything follows from it (default: 1)")
     parser.add_argument("--size", type=int, default=224, help="side of the square frames in pixels, even (default: 224)")
     parser.add_argument("--fps", type=int, default=8, help="frames a second (default: 8)")
@@ -321,8 +371,11 @@ def parsed():
     parser.add_argument("--force", action="store_true", help="renders again what is already there")
     arguments = parser.parse_args()
 
-    if len(arguments.clips) > 2 or min(arguments.clips) < 1 or max(arguments.clips) > 1_000_000:
-        parser.error(f"--clips takes one or two numbers from 1 to 1000000, not {' '.join(map(str, arguments.clips))}")
+    for option, counts in (("--clips", arguments.clips), ("--stills", arguments.stills)):
+        if counts and (len(counts) > 2 or min(counts) < 1 or max(counts) > 1_000_000):
+            parser.error(f"{option} takes one or two numbers from 1 to 1000000, not {' '.join(map(str, counts))}")
+    if arguments.stills and (arguments.check or arguments.preview):
+        parser.error("--check and --preview are for clips, not for --stills")
     if not 64 <= arguments.size <= 1024 or arguments.size % 2:
         parser.error(f"--size is an even number from 64 to 1024, not {arguments.size}")
     if not 4 <= arguments.fps <= 60:
@@ -335,11 +388,14 @@ def parsed():
 def main():
     arguments = parsed()
     cache = Path(os.environ.get("QFORMER_CACHE") or Path.home() / ".cache/swift-qformer").expanduser().absolute()
-    output = (arguments.output or cache / "data/moving-stamps").expanduser().absolute()
-    settings = {
-        "format": FORMAT, "seed": arguments.seed, "size": arguments.size, "fps": arguments.fps,
-        "speech": arguments.speech, "clips": {"train": arguments.clips[0], "val": arguments.clips[-1]},
-    }
+    name = "placed-stamps" if arguments.stills else "moving-stamps"
+    output = (arguments.output or cache / "data" / name).expanduser().absolute()
+    settings = {"format": FORMAT, "seed": arguments.seed, "size": arguments.size}
+    if arguments.stills:
+        settings["stills"] = {"train": arguments.stills[0], "val": arguments.stills[-1]}
+    else:
+        settings |= {"fps": arguments.fps, "speech": arguments.speech,
+                     "clips": {"train": arguments.clips[0], "val": arguments.clips[-1]}}
     leaks = False
 
     def run():

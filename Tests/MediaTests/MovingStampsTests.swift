@@ -231,6 +231,51 @@ import Testing
     return count
   }
 
+  @Test func stillsAreWhatTheirLinesSay() throws {
+    struct Still: Decodable {
+      let id: String
+      let image: String
+      let split: String
+      let captions: [String]
+      let objects: [String]
+    }
+    if let obstacle = Self.obstacle { return print("skipped: \(obstacle)") }
+    try withTemporaryFolder { folder in
+      let sets = try ["a", "b"].map { name in
+        let set = folder.appendingPathComponent(name)
+        let made = try run(["--stills", "24", "8", "--size", "112", "--output", set.path])
+        try #require(made.code == 0, "\(made.errors)")
+        return set
+      }
+      let stills = try lines(Still.self, sets[0].appendingPathComponent("captions.jsonl"))
+      let tracks = try lines(Tracks.self, sets[0].appendingPathComponent("tracks.jsonl"))
+      #expect(stills.filter { $0.split == "train" }.count == 24 && stills.filter { $0.split == "val" }.count == 8)
+      let columns = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+      let rows = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
+      for (still, track) in zip(stills, tracks) {
+        #expect(still.id == track.id && still.captions.count == track.objects.count)
+        let picture = try Image(contentsOf: sets[0].appendingPathComponent(still.image))
+        #expect(picture.width == 112 && picture.height == 112)
+        for (caption, object) in zip(still.captions, track.objects) {
+          let place = try #require(object.places.first ?? nil)
+          let (column, row) = (columns[Int(place[0] * 8)], rows[Int(place[1] * 8)])
+          #expect(caption.hasSuffix("\(object.name) in column \(column) of the \(row) row"), "\(caption)")
+        }
+      }
+      // The same seed gives the same files, and a second run leaves them alone.
+      for file in ["captions.jsonl"] + stills.map(\.image) {
+        let bytes = try sets.map { try Data(contentsOf: $0.appendingPathComponent(file)) }
+        #expect(bytes[0] == bytes[1], "\(file)")
+      }
+      let again = try run(["--stills", "24", "8", "--size", "112", "--output", sets[0].path])
+      #expect(again.code == 0 && again.errors.contains("already there"))
+      for option in ["--check", "--preview=x.png"] {
+        #expect(try run(["--stills", "8", option]).code == 64)
+      }
+      #expect(try run(["--stills", "0"]).code == 64)
+    }
+  }
+
   @Test func sameSeedGivesTheSameBytes() throws {
     if let obstacle = Self.obstacle { return print("skipped: \(obstacle)") }
     try withTemporaryFolder { folder in

@@ -25,6 +25,9 @@ VERBS = {
 }
 SPEEDS = {"slowly": ("slowly", "slowly", "at a low speed"), "quickly": ("quickly", "fast", "at a high speed")}
 
+COLUMNS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+ROWS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
 THEN = ("{0}, then {1}", "first {0}, then {1}", "{0}, and after that {1}")
 WHILE = ("{0} while {1}", "{0} and {1}", "{1} while {0}")
 
@@ -38,6 +41,12 @@ def sentences(subject, event, speed=None):
 def joined(patterns, *clauses):
     """Clauses put together, way by way."""
     return [patterns[way].format(*(clause[way] for clause in clauses)) for way in range(WAYS)]
+
+
+def placed(subject, x, y):
+    """Where a thing is, in squares of eight columns from the left and eight rows from the top."""
+    column, row = (min(int(share * 8), 7) for share in (x, y))
+    return f"{subject} in column {COLUMNS[column]} of the {ROWS[row]} row"
 
 
 class Questions:

@@ -95,7 +95,7 @@ def encode(plans, objects, size, fps, folder):
                 inputs += sound_input(plan["sound"], objects.files, raw.with_suffix(".ogg"))
                 outputs += ["-map", f"{count}:a", *sound_output(plan["sound"], plan["seconds"])]
                 count += 1
-            path = folder / plan["video"]
+            path = folder / plan["file"]
             partials.append((path.with_name("." + path.name + ".partial"), path))
             outputs += [
                 "-c:v", "libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p", "-threads", "1",
@@ -112,6 +112,14 @@ def encode(plans, objects, size, fps, folder):
         for partial, path in partials:
             os.replace(partial, path)
     return len(plans)
+
+
+def write_still(plan, objects, size, path):
+    """Writes the one frame of a still as JPEG."""
+    frame, = frames(plan, objects, size)
+    partial = path.with_name("." + path.name + ".partial")
+    frame.save(partial, "JPEG", quality=92)
+    os.replace(partial, path)
 
 
 def decoded(path, size, times):

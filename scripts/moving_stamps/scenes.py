@@ -21,7 +21,8 @@ import math
 import random as randomness
 
 from ending import EX_DATA, Failure
-from .grammar import (AXES, DIRECTIONS, NUMBERS, PRESENCES, SIZES, SPEEDS, THEN, TURNS, WHILE, Questions, joined, sentences)
+from .grammar import (AXES, DIRECTIONS, NUMBERS, PRESENCES, SIZES, SPEEDS, THEN, TURNS, WHILE, Questions, joined, placed,
+                      sentences)
 from .sounds import Sounds
 
 # Shares of the kinds of clips.
@@ -76,8 +77,8 @@ class Actor:
 class Planner:
     """Plans the clips of a split, one after another."""
 
-    def __init__(self, objects, split, seed, fps, voices):
-        self.random = randomness.Random(f"moving stamps/{seed}/{split}")
+    def __init__(self, objects, split, seed, fps, voices, stream=""):
+        self.random = randomness.Random(f"moving stamps/{seed}/{split}{stream}")
         self.objects, self.split, self.fps = objects, split, fps
         self.things = Deck(self.random, objects.things[split])
         self.sounds = Sounds(objects, split, self.random, voices)
@@ -104,14 +105,22 @@ class Planner:
             yield scene.plan(f"{self.split}-{number:06d}", f"clips/{self.split}/{number:06d}.mp4")
 
 
+    def stills(self, count):
+        """Pictures of one frame and without sound, of which is told where things are."""
+        for number in range(count):
+            scene = Scene(self, "place", frames=1)
+            scene.place()
+            yield scene.plan(f"{self.split}-{number:06d}", f"stills/{self.split}/{number:06d}.jpg", is_silent=True)
+
+
 class Scene:
     """One clip in the making."""
 
-    def __init__(self, planner, kind):
+    def __init__(self, planner, kind, frames=None):
         self.planner, self.kind = planner, kind
         self.random, self.deck = planner.random, planner.deck
         shortest, longest = (round(seconds * planner.fps) for seconds in (SHORTEST, LONGEST))
-        self.frames = self.random.randint(shortest, max(shortest, longest))
+        self.frames = frames or self.random.randint(shortest, max(shortest, longest))
         self.seconds = self.frames / planner.fps
         self.times = [(frame + 0.5) / self.frames for frame in range(self.frames)]
         self.actors = []
@@ -343,17 +352,26 @@ class Scene:
                              f"{subject} {'stand' if several else 'stands'} still"]
             self.questions.count((f"How many {thing.many} are there?", f"How many {thing.many} can be seen?"), number)
 
+    def place(self):
+        """One to three objects anywhere, apart from each other: a still."""
+        number = self.deck("place", (1, 1, 2, 3))
+        self.axis = self.random.choice(("horizontal", "vertical"))
+        actors = self.cast(number, (0.18, 0.42) if number == 1 else (0.16, 0.28))
+        for actor, lane in zip(actors, self.across(actors)):
+            self.act(actor, None, lane)
+        self.captions = [placed(actor.thing.one, *actor.places[0][:2]) for actor in actors]
+
     def copy(self, actor):
         return self.actor(actor.thing, actor.side, picture=actor.picture)
 
     # --- The whole
 
-    def plan(self, name, video):
+    def plan(self, name, file, is_silent=False):
         """The clip as numbers and words."""
-        sound = self.planner.sounds.draw([actor.thing for actor in self.actors], self.questions)
+        sound = None if is_silent else self.planner.sounds.draw([actor.thing for actor in self.actors], self.questions)
         assert all(len(actor.places) == self.frames for actor in self.actors)
         return {
-            "id": name, "video": video, "split": self.planner.split, "kind": self.kind,
+            "id": name, "file": file, "split": self.planner.split, "kind": self.kind,
             "frames": self.frames, "seconds": self.seconds,
             "captions": self.captions, "questions": self.questions.asked,
             "background": self.background(), "sound": sound,
