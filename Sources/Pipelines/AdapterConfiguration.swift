@@ -34,6 +34,10 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
     /// The default encoder.
     public init() {}
 
+    /// Whether another encoder gives features of the same kind: the same model and block. How many there are of a picture,
+    /// which its size in pixels says, does not matter to a Q-Former.
+    public func givesFeatures(like other: Encoder) -> Bool { model == other.model && block == other.block }
+
     enum CodingKeys: String, CodingKey {
       case model, block
       case imageSize = "image_size"

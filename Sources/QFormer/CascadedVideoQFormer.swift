@@ -143,6 +143,11 @@ public struct CascadedVideoQFormer: VideoQFormer {
     heads = try configuration.objectives.map { try ObjectiveHeads($0, on: qformer, scope) }
   }
 
+  /// Whether a parameter belongs to what reads single frames: the image Q-Former and the LayerNorm before it.
+  public static func isOfFrames(_ name: String) -> Bool {
+    name == "query_tokens" || name.hasPrefix("qformer.") || name.hasPrefix("vision_model.")
+  }
+
   // MARK: Frames
 
   /// Encoder features `[…, Dv]` after the LayerNorm that the adapter has on them.

@@ -33,8 +33,12 @@ struct AdapterStart {
   static func isTrained(_ name: String, _ recipe: Recipe) -> Bool {
     if wordTables.contains(name) { return false }
     if recipe.audio?.freezeVideo == true { return name.hasPrefix("audio.") }
-    return recipe.video.freeze == .none || !recipe.objective.readsVideo
-      || !SpatioTemporalQFormer.isInheritedAttention(name)
+    guard recipe.objective.readsVideo else { return true }
+    return switch recipe.video.freeze {
+    case .none: true
+    case .inheritedAttention: !SpatioTemporalQFormer.isInheritedAttention(name)
+    case .frameQFormer: !CascadedVideoQFormer.isOfFrames(name)
+    }
   }
 
   /// Makes the model that the recipe trains.
@@ -151,7 +155,7 @@ private struct Maker {
     guard let name = recipe.adapter.start else { return nil }
     let folder = try store.adapter(name)
     let adapter = try AdapterConfiguration(folder: folder)
-    guard adapter.encoder.model == recipe.encoder.model, adapter.encoder.block == recipe.encoder.block else {
+    guard adapter.encoder.givesFeatures(like: recipe.encoder) else {
       throw bad(
         folder,
         "adapter.start reads another encoder than the recipe's: \(adapter.encoder.model) at block "
@@ -213,6 +217,13 @@ private struct Maker {
     return sizes
   }
 
+  /// The same for what reads frames: without dropout where it stays as it is.
+  private func ofFrames(_ sizes: QFormerConfiguration, readsText: Bool) -> QFormerConfiguration {
+    var sizes = adapted(sizes, readsText: readsText)
+    if recipe.video.freeze == .frameQFormer { (sizes.hiddenDropout, sizes.attentionDropout) = (0, 0) }
+    return sizes
+  }
+
   private func objectives(_ source: ObjectiveConfiguration?) -> ObjectiveConfiguration? {
     guard readsText else { return nil }
     var objectives = source ?? ObjectiveConfiguration()
@@ -237,7 +248,7 @@ private struct Maker {
     let options = recipe.video.cascaded
     let (bert, bertSizes) = try textModel()
     var configuration = CascadedVideoConfiguration()
-    configuration.frame = adapted(
+    configuration.frame = ofFrames(
       adapter?.imageText?.qformer ?? adapter?.imageLanguage?.qformer ?? bertSizes, readsText: false)
     configuration.temporal = adapted(bertSizes, readsText: readsText)
     configuration.temporal.layers = options.layers
@@ -260,9 +271,7 @@ private struct Maker {
       return AdapterStart(
         model: model, parameters: parameters, inherited: inherited, isProjecting: false, configuration: described)
     }
-    let ofFrames = parameters.names.filter {
-      $0 == "query_tokens" || $0.hasPrefix("qformer.") || $0.hasPrefix("vision_model.")
-    }
+    let ofFrames = parameters.names.filter(CascadedVideoQFormer.isOfFrames)
     let projection = parameters.names.filter {
       $0.hasPrefix("language_projection.") && image.shape($0) == parameters[$0]?.shape
     }
@@ -389,7 +398,7 @@ private struct Maker {
     let projected = adapter.cascaded?.languageSize ?? adapter.spatioTemporal?.languageSize
     let isProjecting = languageSize != nil && projected == languageSize
     if var sizes = adapter.cascaded {
-      sizes.frame = adapted(sizes.frame, readsText: sizes.frame.readsText)
+      sizes.frame = ofFrames(sizes.frame, readsText: sizes.frame.readsText)
       sizes.temporal = adapted(sizes.temporal, readsText: readsText)
       sizes.languageSize = languageSize
       if !readsText { sizes.objectives = nil }

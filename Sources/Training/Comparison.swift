@@ -12,8 +12,10 @@ public struct Comparison: Codable, Sendable, Equatable {
     public let seed: UInt64
     /// Steps that were done.
     public let steps: Int
-    /// Clips seen.
+    /// Clips seen by the language model.
     public let samples: Int
+    /// Clips seen before that, to learn words.
+    public var words: Int?
     /// How long the steps took, in seconds.
     public let seconds: Double
     /// Whether time ran out before the samples did.
@@ -87,6 +89,8 @@ public struct Comparison: Codable, Sendable, Equatable {
 
   /// Clips that each training was to see.
   public let samples: Int
+  /// Clips that each training was to see before that, to learn words.
+  public let words: Int?
   /// No training took longer, in minutes; nil without such a limit.
   public let minutes: Double?
   /// The common number of tokens.
@@ -116,7 +120,8 @@ public struct Comparison: Codable, Sendable, Equatable {
     _ recipe: Recipe, runs: [Run], costs: [ComparedConnector: ConnectorCost], validation: String
   ) throws {
     let compare = recipe.compare ?? Recipe.Compare()
-    (samples, minutes, tokens) = (compare.samples, compare.minutes, compare.tokens)
+    (samples, words) = (compare.samples, compare.words?.samples)
+    (minutes, tokens) = (compare.minutes, compare.tokens)
     start = recipe.adapter.start ?? recipe.text.model
     (self.validation, clips) = (validation, compare.clips)
     let wanted = runs.filter { compare.seeds.contains($0.seed) }
@@ -198,6 +203,11 @@ extension Comparison {
     rows.flatMap { $0.scores.map(\.task) }.reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
   }
 
+  /// What each training was to see.
+  var budget: String {
+    "\(samples) samples a training" + (words.map { " after \($0) of words" } ?? "")
+  }
+
   /// Mean and spread in percent, and `*` for the best and what is equal to it.
   static func words(_ score: Score) -> String {
     percent(score.accuracy) + (score.isBest == true ? "*" : "")
@@ -266,7 +276,7 @@ extension Comparison {
     return table + [
       "",
       "Accuracy in percent, mean ± standard deviation over seeds; * the best, and what is equal to it within the spread.",
-      "\(samples) samples a training" + (minutes.map { " or \($0) minutes" } ?? "")
+      budget + (minutes.map { " or \($0) minutes" } ?? "")
         + ", \(clips) clips of \(validation) asked about" + (missing > 0 ? "; \(missing) trainings to come." : "."),
     ] + notes + (ablations.isEmpty ? [] : [""] + ablations)
   }

@@ -21,7 +21,7 @@ struct ComparisonPage {
     svg text{font:11px system-ui,sans-serif;fill:#222}
     </style></head><body>
     <h1>Connectors compared</h1>
-    <p>\(Self.escaped("\(comparison.samples) samples a training, \(comparison.clips) clips of \(comparison.validation) asked about. Accuracy in percent, mean ± standard deviation over seeds."))
+    <p>\(Self.escaped("\(comparison.budget), \(comparison.clips) clips of \(comparison.validation) asked about. Accuracy in percent, mean ± standard deviation over seeds."))
     \(comparison.missing > 0 ? "\(comparison.missing) trainings are still to come." : "")</p>
     <div class="scroll">\(table)</div>
     <p>* the best, and what is equal to it: differences smaller than the spread √(s₁² + s₂²) over seeds count as none.</p>

@@ -6,7 +6,7 @@ import Torch
 /// Trains connectors one after the other with the same budget, from the same features, with several seeds, and measures them.
 ///
 /// The folder gets `comparison.yaml`, `costs/CONNECTOR.json`, `results/CONNECTOR-SEED.json`, `runs/CONNECTOR-SEED/` with the
-/// metrics of each training, and after every training `comparison.json` and `comparison.html`. Every file is written under a
+/// metrics of each training (in `words/` there of the words that it learns first), and after every training `comparison.json` and `comparison.html`. Every file is written under a
 /// temporary name: whatever stops it, the next run does what is missing, and goes on with a training from its last checkpoint.
 public enum ConnectorComparison {
   /// Does what is missing.
@@ -104,34 +104,86 @@ public enum ConnectorComparison {
       (recipe.seed, recipe.compare) = (seed, nil)
       // Time is summed up from the lines of metrics.
       (recipe.logEvery, recipe.validateEvery) = (1, 0)
-      let start = try connector.start(recipe, sizes, store: store)
+      var start = try connector.start(recipe, sizes, store: store)
+      let clock = TrainingClock(minutes: compare.minutes)
+      var words = 0
+      if let options = compare.words {
+        guard
+          let learnt = try learnWords(
+            recipe, options, start, clock, in: folder.wordsFolder(connector, seed), label, shouldStop)
+        else { return nil }
+        words = learnt
+        start.isProjecting = true
+      }
       let loop = try LanguageLoop(
         recipe, start, language, data.train, steps: max(1, compare.samples / recipe.batchSize))
       let run = try RunFolder(folder.trainingFolder(connector, seed), recipe: recipe, resumes: true)
       let progress = Progress(label, total: loop.totalSteps, isOn: showsProgress)
-      var (isLate, isStopped) = (false, false)
-      let limit = compare.minutes.map { $0 * 60 }
-      var spent = run.trainingSeconds
-      var last = Date()
-      let steps = try loop.run(in: run, resumes: true, progress: progress) { _ in
-        spent += Date().timeIntervalSince(last)
-        last = Date()
-        isLate = limit.map { spent > $0 } ?? false
-        isStopped = shouldStop()
-        return isLate || isStopped
-      }
-      guard steps == loop.totalSteps || isLate else { return nil }
+      clock.start(after: run.trainingSeconds)
+      let steps = try loop.run(in: run, resumes: true, progress: progress) { _ in clock.isLate() || shouldStop() }
+      guard steps == loop.totalSteps || clock.wasLate else { return nil }
       let set = data.validation[0]
       let answers = try AnswerEvaluation.run(
         start.model, language, set, limit: compare.clips, isBlindToo: true,
         progress: Progress(
           "asking \(connector.rawValue)", total: min(compare.clips, set.features.count), isOn: showsProgress))
       return Comparison.Run(
-        connector: connector, seed: seed, steps: steps, samples: steps * recipe.batchSize, seconds: run.trainingSeconds,
-        isCutShort: steps < loop.totalSteps, trained: loop.trainedCount, inherits: !start.inherited.isEmpty,
+        connector: connector, seed: seed, steps: steps, samples: steps * recipe.batchSize, words: words,
+        seconds: clock.seconds(before: run.trainingSeconds),
+        isCutShort: steps < loop.totalSteps || words < (compare.words?.whole ?? 0), trained: loop.trainedCount,
+        inherits: !start.inherited.isEmpty,
         tasks: answers?.tasks ?? [])
     }
+
+    /// Lets a connector learn words of captions; gives the number of clips that it saw, nil when stopped.
+    private func learnWords(
+      _ recipe: Recipe, _ options: Recipe.Compare.Words, _ start: ConnectorStart, _ clock: TrainingClock,
+      in folder: URL, _ label: String, _ shouldStop: () -> Bool
+    ) throws -> Int? {
+      var recipe = recipe
+      (recipe.objective, recipe.batchSize) = (.videoWords, options.batchSize)
+      recipe.optimizer.learningRate = options.learningRate
+      let loop = try WordsLoop(
+        recipe, start, language, data.train, steps: options.whole / options.batchSize)
+      let run = try RunFolder(folder, recipe: recipe, resumes: true)
+      let progress = Progress("\(label), words", total: loop.totalSteps, isOn: showsProgress)
+      clock.start(after: run.trainingSeconds)
+      let steps = try loop.run(in: run, resumes: true, progress: progress) { _ in clock.isLate() || shouldStop() }
+      guard steps == loop.totalSteps || clock.wasLate else { return nil }
+      clock.finish(run.trainingSeconds)
+      try loop.placeTokens()
+      return steps * options.batchSize
+    }
   }
+}
+
+/// How long a training has taken so far, in all its parts and all its runs.
+private final class TrainingClock {
+  private let limit: Double?
+  private var spent = 0.0  // in this part
+  private var earlier = 0.0  // in parts that are done
+  private var last = Date()
+  /// Whether time has run out before all steps were done.
+  private(set) var wasLate = false
+
+  init(minutes: Double?) { limit = minutes.map { $0 * 60 } }
+
+  /// Begins a part, some of which was done before.
+  func start(after seconds: Double) { (spent, last) = (seconds, Date()) }
+
+  /// Ends a part that took so long.
+  func finish(_ seconds: Double) { earlier += seconds }
+
+  /// Asked after every step: whether time has run out.
+  func isLate() -> Bool {
+    spent += Date().timeIntervalSince(last)
+    last = Date()
+    wasLate = limit.map { earlier + spent > $0 } ?? false
+    return wasLate
+  }
+
+  /// All parts, the last of which took so long.
+  func seconds(before last: Double) -> Double { earlier + last }
 }
 
 /// The files of a comparison.
@@ -179,6 +231,11 @@ struct ComparisonFolder {
     url.appendingPathComponent("runs/\(connector.rawValue)-\(seed)")
   }
 
+  /// The same for the words that it learns first.
+  func wordsFolder(_ connector: ComparedConnector, _ seed: UInt64) -> URL {
+    trainingFolder(connector, seed).appendingPathComponent("words")
+  }
+
   /// What has been measured of a connector's cost.
   func cost(_ connector: ComparedConnector) throws -> ConnectorCost? { try read(costFile(connector)) }
 
@@ -203,8 +260,9 @@ struct ComparisonFolder {
   /// Keeps a result; the checkpoints behind it go.
   func keep(_ run: Comparison.Run) throws {
     try write(run, to: resultFile(run.connector, run.seed))
-    let checkpoints = trainingFolder(run.connector, run.seed).appendingPathComponent("checkpoints")
-    try? FileManager.default.removeItem(at: checkpoints)
+    for folder in [trainingFolder(run.connector, run.seed), wordsFolder(run.connector, run.seed)] {
+      try? FileManager.default.removeItem(at: folder.appendingPathComponent("checkpoints"))
+    }
   }
 
   /// Writes `comparison.json` and `comparison.html`.

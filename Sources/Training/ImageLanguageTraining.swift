@@ -166,22 +166,28 @@ public enum ImageLanguageTraining {
     }
     let folder = try store.adapter(start)
     let adapter = try AdapterConfiguration(folder: folder)
-    guard adapter.encoder == recipe.encoder, let sizes = adapter.imageText?.qformer ?? adapter.imageLanguage?.qformer
+    guard
+      adapter.encoder.givesFeatures(like: recipe.encoder),
+      var sizes = adapter.imageText?.qformer ?? adapter.imageLanguage?.qformer
     else {
       throw TrainingError.badRecipe(
         file: folder.path, reason: "adapter.start reads another encoder than the recipe's: \(adapter.encoder)")
     }
     let isProjecting = adapter.kind == .imageLanguage
+    let all = sizes.layers
+    sizes.layers = try QFormerStart.layers(recipe, of: all, file: folder.path)
+    let kept = sizes
     // The text side of stage 1 stays behind.
     let unused = [
       "embeddings.*", "vision_projection.*", "text_projection.*", "itm_head.*", "temp", "cls.*", "*.intermediate.*",
       "*.output.dense.*", "*.output.LayerNorm.*",
     ]
     let model = try loadModel(
-      from: Checkpoint(contentsOf: folder), ignoring: unused,
+      from: Checkpoint(contentsOf: folder),
+      ignoring: unused + QFormerStart.namesLeftOut(from: sizes.layers, of: all),
       allowMissing: isProjecting ? [] : ["language_projection.*"], seed: recipe.seed
     ) { scope in
-      let model = try ImageLanguageQFormer(configuration(sizes), scope)
+      let model = try ImageLanguageQFormer(configuration(kept), scope)
       for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }
       return model
     }.model

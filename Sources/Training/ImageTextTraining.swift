@@ -116,20 +116,27 @@ public enum ImageTextTraining {
     }
     let folder = try store.adapter(name)
     let adapter = try AdapterConfiguration(folder: folder)
-    guard adapter.encoder == recipe.encoder, adapter.text == recipe.text, var configuration = adapter.imageText else {
+    guard
+      adapter.encoder.givesFeatures(like: recipe.encoder), adapter.text == recipe.text,
+      var configuration = adapter.imageText
+    else {
       throw TrainingError.badRecipe(
         file: folder.path,
         reason: "adapter.start is no image-text adapter of the recipe's encoder and text model: it has "
           + "\(adapter.encoder.model) at block \(adapter.encoder.block.map(String.init) ?? "last")"
           + " and \(adapter.text?.model ?? "no text model")")
     }
+    let all = configuration.qformer.layers
+    let layers = try QFormerStart.layers(recipe, of: all, file: folder.path)
+    configuration.qformer.layers = layers
     configuration.qformer.hiddenDropout = recipe.adapter.hiddenDropout
     configuration.qformer.attentionDropout = recipe.adapter.attentionDropout
     let isNew = recipe.imageText.matchingPart > 0 && configuration.objectives.matchingHead == .none
     if isNew { configuration.objectives.matchingHead = .meanLogits }
     let words = BaseCheckpoint(try Checkpoint(contentsOf: textFolder))
     let model = try loadModel(
-      from: Checkpoint(contentsOf: folder), bases: [words], allowMissing: isNew ? ["itm_head.*"] : [], seed: recipe.seed
+      from: Checkpoint(contentsOf: folder), bases: [words], ignoring: QFormerStart.namesLeftOut(from: layers, of: all),
+      allowMissing: isNew ? ["itm_head.*"] : [], seed: recipe.seed
     ) { scope in
       let model = try ImageTextQFormer(configuration, scope)
       for (name, tensor) in scope.parameters.all { parameters.insert(name, tensor) }

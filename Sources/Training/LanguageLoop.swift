@@ -13,7 +13,7 @@ struct ConnectorStart {
   /// Names of what a trained model has given, which learns more slowly.
   var inherited: Set<String>
   /// Whether the projection of what is seen has been trained.
-  let isProjecting: Bool
+  var isProjecting: Bool
   /// Whether that of what is heard has.
   var isProjectingSound = false
 

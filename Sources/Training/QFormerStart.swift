@@ -34,7 +34,7 @@ enum QFormerStart {
     }
     var configuration = QFormerConfiguration.small
     configuration.hiddenSize = bert.hiddenSize
-    configuration.layers = bert.layers
+    configuration.layers = try layers(recipe, of: bert.layers, file: folder.path)
     configuration.heads = bert.heads
     configuration.intermediateSize = bert.intermediateSize
     configuration.layerNormEps = bert.layerNormEps
@@ -45,6 +45,23 @@ enum QFormerStart {
     configuration.hiddenDropout = recipe.adapter.hiddenDropout
     configuration.attentionDropout = recipe.adapter.attentionDropout
     return configuration
+  }
+
+  /// How many layers a Q-Former has that starts from another with `all`.
+  ///
+  /// - Parameter file: What has them.
+  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` for a number out of range.
+  static func layers(_ recipe: Recipe, of all: Int, file: String) throws(TrainingError) -> Int {
+    guard let layers = recipe.adapter.layers else { return all }
+    guard (1...all).contains(layers) else {
+      throw .badRecipe(file: file, reason: "adapter.layers is \(layers), expected 1 … \(all)")
+    }
+    return layers
+  }
+
+  /// Patterns for the names of the layers that ``layers(_:of:file:)`` leaves out.
+  static func namesLeftOut(from layers: Int, of all: Int) -> [String] {
+    (layers..<all).map { "qformer.encoder.layer.\($0).*" }
   }
 
   /// The names of parameters that BERT has, in the same shape.

@@ -69,6 +69,8 @@ public struct Recipe: Codable, Sendable, Equatable {
 
     /// M, the number of queries.
     public var queries = 32
+    /// Of a Q-Former of pictures, so many first layers of what it starts from; all when left out.
+    public var layers: Int?
     /// How cross-attention of a new Q-Former starts.
     public var crossAttention = CrossAttention.normal
     /// Rows of the position table, at least the longest text.
@@ -170,6 +172,8 @@ public struct Recipe: Codable, Sendable, Equatable {
       case none
       /// The attention of the image Q-Former.
       case inheritedAttention = "inherited-attention"
+      /// All that reads single frames in a cascaded Q-Former, as in Video-LLaMA: a step costs about a third.
+      case frameQFormer = "frame-qformer"
     }
 
     /// Choices of a new cascaded Q-Former.
@@ -287,6 +291,24 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var minutes: Double?
     /// How many clips of the first validation set are asked about.
     public var clips = 200
+    /// Words of captions, which every connector learns before the language model's loss; nil for none.
+    public var words: Words?
+
+    /// How words are learnt; what is a word, and what it counts, stands under `imageWords`.
+    public struct Words: Codable, Sendable, Equatable {
+      /// Clips seen, in full batches.
+      public var samples = 12_800
+      /// Clips in a batch.
+      public var batchSize = 64
+      /// The highest learning rate.
+      public var learningRate = 1e-3
+
+      /// ``samples`` in full batches.
+      var whole: Int { max(1, samples / batchSize) * batchSize }
+
+      /// The defaults.
+      public init() {}
+    }
 
     /// The defaults.
     public init() {}
@@ -369,7 +391,7 @@ public struct Recipe: Codable, Sendable, Equatable {
       }
       let defaults = try Yams.load(yaml: YAMLEncoder().encode(Recipe())) as? [String: Any] ?? [:]
       var optional: [String: Any] = [
-        "adapter": ["start": NSNull()], "language": ["template": NSNull(), "beams": NSNull()],
+        "adapter": ["start": NSNull(), "layers": NSNull()], "language": ["template": NSNull(), "beams": NSNull()],
         "video": [
           "time": ["interpolation": NSNull()],
           "spatioTemporal": ["spatialQueries": NSNull(), "temporalQueries": NSNull(), "expertLayers": NSNull()],
@@ -377,7 +399,10 @@ public struct Recipe: Codable, Sendable, Equatable {
       ]
       if given["compare"] != nil {
         let compare = try Yams.load(yaml: YAMLEncoder().encode(Compare())) as? [String: Any] ?? [:]
-        optional["compare"] = compare.merging(["minutes": NSNull()]) { $1 }
+        let words: Any =
+          (given["compare"] as? [String: Any])?["words"] is [String: Any]
+          ? try Yams.load(yaml: YAMLEncoder().encode(Compare.Words())) as? [String: Any] ?? [:] : NSNull()
+        optional["compare"] = compare.merging(["minutes": NSNull(), "words": words]) { $1 }
       }
       if (given["imageLanguage"] as? [String: Any])?["selfCritical"] is [String: Any] {
         optional["imageLanguage"] = [
@@ -479,6 +504,9 @@ public struct Recipe: Codable, Sendable, Equatable {
       optimizer.learningRate > 0 && optimizer.learningRate < 1, "optimizer.learningRate is \(optimizer.learningRate)")
     try require((0...1).contains(optimizer.warmup), "optimizer.warmup is \(optimizer.warmup), expected 0 … 1")
     try require(
+      adapter.layers == nil || !objective.readsVideo,
+      "adapter.layers is for pictures: a video Q-Former has as many layers as the image adapter that it starts from")
+    try require(
       adapter.positions >= text.maximumLength,
       "adapter.positions \(adapter.positions) is below text.max_length \(text.maximumLength)")
     try require(
@@ -525,6 +553,9 @@ public struct Recipe: Codable, Sendable, Equatable {
     try require(
       video.freeze == .none || adapter.start != nil,
       "video.freeze is \(video.freeze.rawValue), but without adapter.start nothing is inherited")
+    try require(
+      video.freeze != .frameQFormer || video.family == .cascaded,
+      "video.freeze is frame-qformer, but video.family is \(video.family.rawValue): cascaded ones alone have one")
     if let audio {
       try require(
         objective == .videoLanguage, "audio: expected the objective video-language, found \(objective.rawValue)")
@@ -550,6 +581,16 @@ public struct Recipe: Codable, Sendable, Equatable {
     try require(
       (batchSize...1_000_000_000).contains(compare.samples),
       "compare.samples is \(compare.samples), expected at least a batch of \(batchSize)")
+    if let words = compare.words {
+      try require(
+        (1...65_536).contains(words.batchSize),
+        "compare.words.batchSize is \(words.batchSize), expected 1 … 65536")
+      try require(
+        (words.batchSize...1_000_000_000).contains(words.samples),
+        "compare.words.samples is \(words.samples), expected at least a batch of \(words.batchSize)")
+      try require(
+        words.learningRate > 0 && words.learningRate < 1, "compare.words.learningRate is \(words.learningRate)")
+    }
     try require(compare.clips > 0, "compare.clips is \(compare.clips), expected at least 1")
     if let minutes = compare.minutes { try require(minutes > 0, "compare.minutes is \(minutes), expected above 0") }
     try require(

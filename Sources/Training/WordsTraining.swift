@@ -33,32 +33,11 @@ public enum WordsTraining {
       folder: store.frozenModel(recipe.language.model), template: recipe.language.template)
     let (start, configuration) = try ImageLanguageTraining.connector(
       recipe, store: store, languageSize: language.model.hiddenSize, data: data.train)
-    let (model, parameters) = (start.model, start.parameters)
-    let captions = tokens(data.train.captions, language)
-    let targets = WordTargets(
-      captions, minimumCount: recipe.imageWords.minimumCount, weighting: recipe.imageWords.weighting)
-    guard targets.ids.count > 1 else {
-      throw TrainingError.badRecipe(
-        file: "recipe", reason: "train: too few words stand in \(recipe.imageWords.minimumCount) pictures or more")
-    }
-    let words = try WordEmbeddings(language, ids: targets.ids)
-    let prior = targets.logShares
-    let plan = try EpochPlan(
-      lengths: captions.map { [$0.count] }, batchSize: recipe.batchSize, captionsPerImage: 1, seed: recipe.seed)
-    let loop = TrainingLoop(recipe, parameters, inherited: start.inherited, plan: plan)
+    let loop = try WordsLoop(recipe, start, language, data.train)
     let progress = Progress("training", total: loop.totalSteps, isOn: showsProgress)
-    let objective = TrainingLoop.Objective { batch, generator in
-      let whole = try data.train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
-      let clips = try PatchDropout.apply(whole, part: recipe.patchPart, generator: generator)
-      let loss = WordAlignment.loss(
-        tokens: try model.video.languageTokens(of: clips, isTraining: true), words: words.directions, prior: prior,
-        targets: targets.distributions(batch.map { captions[$0.row] }), temperature: recipe.imageWords.temperature)
-      return (loss, ["words": loss.item])
-    }
     func validate(_ step: Int) throws {
       for set in data.validation {
-        let scores = try precision(
-          model, words, targets, set, tokens(set.captions, language), temperature: recipe.imageWords.temperature)
+        let scores = try loop.precision(set)
         try folder.log([
           "step": step, "validation": set.name, "words.P@10": scores.model * 100, "prior.P@10": scores.prior * 100,
         ])
@@ -69,14 +48,81 @@ public enum WordsTraining {
       }
     }
     let steps = try loop.run(
-      objective, in: folder, resumes: resumes, progress: progress,
+      in: folder, resumes: resumes, progress: progress,
       validation: TrainingLoop.Validation(sets: data.validation.count, run: validate), shouldStop: { _ in shouldStop() }
     )
     guard steps == loop.totalSteps else { return nil }
-    try placeTokens(model, parameters, words, features: data.train.features)
+    try loop.placeTokens()
     let adapter = output.appendingPathComponent("adapter")
-    try AdapterFolder.write(configuration, parameters.all, to: adapter)
+    try AdapterFolder.write(configuration, start.parameters.all, to: adapter)
     return adapter
+  }
+}
+
+/// Words of captions, the same for whatever stands between features and the frozen language model: the loss of a batch in a
+/// ``TrainingLoop``.
+struct WordsLoop {
+  private let recipe: Recipe
+  private let start: ConnectorStart
+  private let language: LanguageModel
+  private let train: TrainingData.Part
+  private let captions: [[Int]]
+  private let targets: WordTargets
+  private let words: WordEmbeddings
+  private let prior: Tensor
+  private let loop: TrainingLoop
+
+  /// Makes ready what every step needs.
+  ///
+  /// - Parameters:
+  ///   - recipe: What to do.
+  ///   - start: What is trained.
+  ///   - language: The frozen language model.
+  ///   - train: What is learnt from.
+  ///   - steps: All steps; those of the recipe's epochs when left out.
+  /// - Throws: ``TrainingError/badRecipe(file:reason:)`` where too few words are left; `DataError` for fewer images than a
+  ///   batch holds.
+  init(
+    _ recipe: Recipe, _ start: ConnectorStart, _ language: LanguageModel, _ train: TrainingData.Part, steps: Int? = nil
+  ) throws {
+    (self.recipe, self.start, self.language, self.train) = (recipe, start, language, train)
+    captions = Self.tokens(train.captions, language)
+    targets = WordTargets(
+      captions, minimumCount: recipe.imageWords.minimumCount, weighting: recipe.imageWords.weighting)
+    guard targets.ids.count > 1 else {
+      throw TrainingError.badRecipe(
+        file: "recipe", reason: "train: too few words stand in \(recipe.imageWords.minimumCount) pictures or more")
+    }
+    words = try WordEmbeddings(language, ids: targets.ids)
+    prior = targets.logShares
+    let plan = try EpochPlan(
+      lengths: captions.map { [$0.count] }, batchSize: recipe.batchSize, captionsPerImage: 1, seed: recipe.seed)
+    loop = TrainingLoop(recipe, start.parameters, inherited: start.inherited, plan: plan, steps: steps)
+  }
+
+  /// All steps.
+  var totalSteps: Int { loop.totalSteps }
+
+  /// Goes all steps, or until stopped; see ``TrainingLoop/run(_:in:resumes:progress:validation:shouldStop:)``.
+  func run(
+    in folder: RunFolder, resumes: Bool, progress: Progress, validation: TrainingLoop.Validation? = nil,
+    shouldStop: (_ step: Int) -> Bool
+  ) throws -> Int {
+    try loop.run(
+      TrainingLoop.Objective(loss: loss), in: folder, resumes: resumes, progress: progress, validation: validation,
+      shouldStop: shouldStop)
+  }
+
+  /// The loss of a batch.
+  private func loss(
+    _ batch: [EpochPlan.Item], _ generator: Generator
+  ) throws -> (total: Tensor, metrics: [String: Double]) {
+    let whole = try train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
+    let clips = try PatchDropout.apply(whole, part: recipe.patchPart, generator: generator)
+    let loss = WordAlignment.loss(
+      tokens: try start.model.video.languageTokens(of: clips, isTraining: true), words: words.directions, prior: prior,
+      targets: targets.distributions(batch.map { captions[$0.row] }), temperature: recipe.imageWords.temperature)
+    return (loss, ["words": loss.item])
   }
 
   /// The tokens of all captions of each image, as words within a sentence.
@@ -85,10 +131,8 @@ public enum WordsTraining {
   }
 
   /// The part of the ten best words that stand in a caption, averaged over images; beside it the ten commonest words.
-  static func precision(
-    _ model: ClipConnector, _ words: WordEmbeddings, _ targets: WordTargets, _ set: TrainingData.Part,
-    _ captions: [[Int]], temperature: Double
-  ) throws -> (model: Double, prior: Double) {
+  func precision(_ set: TrainingData.Part) throws -> (model: Double, prior: Double) {
+    let captions = Self.tokens(set.captions, language)
     let count = min(10, targets.ids.count)
     let common = targets.mostFrequent.prefix(count)
     let prior = targets.logCounts
@@ -96,9 +140,9 @@ public enum WordsTraining {
     for rows in RetrievalEvaluation.batches(Array(0..<set.features.count), 64) {
       let best = try withError {
         try withNoGrad {
-          let tokens = try model.video.languageTokens(of: set.features.clips(rows), isTraining: false)
+          let tokens = try start.model.video.languageTokens(of: set.features.clips(rows), isTraining: false)
           return WordAlignment.logits(
-            tokens: tokens, words: words.directions, prior: prior, temperature: temperature
+            tokens: tokens, words: words.directions, prior: prior, temperature: recipe.imageWords.temperature
           ).topK(count).indices.values(as: Int.self)
         }
       }
@@ -113,14 +157,14 @@ public enum WordsTraining {
   }
 
   /// Gives the tokens the mean word as their centre and the words' own distance from it, as the language model knows words.
-  private static func placeTokens(
-    _ model: ClipConnector, _ parameters: Parameters, _ words: WordEmbeddings, features: FeatureStack
-  ) throws {
-    guard let weight = parameters["language_projection.weight"], let bias = parameters["language_projection.bias"]
+  func placeTokens() throws {
+    guard let weight = start.parameters["language_projection.weight"],
+      let bias = start.parameters["language_projection.bias"]
     else { return }
+    let features = train.features
     try withError {
       try withNoGrad {
-        let tokens = try model.video.languageTokens(
+        let tokens = try start.model.video.languageTokens(
           of: features.clips(Array(0..<min(256, features.count))), isTraining: false)
         let scale = words.radius / tokens.norm(-1).mean().item
         weight.multiply(inPlace: Tensor(Float(scale)))

@@ -181,6 +181,59 @@ struct ComparisonTests {
     }
   }
 
+  @Test("Words come before the language model's loss, resume to the same numbers, and count as time")
+  func words() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder)
+      place.recipe.compare?.connectors = [.perceiver, .joint]
+      place.recipe.compare?.seeds = [3]
+      #expect(try place.run("without")?.words == nil)
+      var options = Recipe.Compare.Words()
+      (options.samples, options.batchSize) = (23, 4)
+      place.recipe.compare?.words = options
+      place.recipe.imageWords.minimumCount = 1
+      let whole = try #require(try place.run("whole"))
+      #expect(whole.words == 23 && whole.lines.contains { $0.contains("8 samples a training after 23 of words") })
+      #expect(ComparisonPage(whole).html.contains("after 23 of words"))
+      #expect(!whole.rows.contains(where: \.isCutShort) && whole.rows.allSatisfy { $0.seconds.mean > 0 })
+      func lines(_ path: String) throws -> [[String: Any]] {
+        try String(contentsOf: folder.appendingPathComponent(path + "/metrics.jsonl"), encoding: .utf8)
+          .split(separator: "\n").compactMap { try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any] }
+      }
+      for name in ["perceiver-3", "joint-3"] {
+        let words = try lines("whole/runs/\(name)/words")
+        #expect(words.count == 5 && words.allSatisfy { $0["words"] as? Double != nil })
+        // The language model's loss starts from what words have taught.
+        let losses = try ["without", "whole"].map { try lines("\($0)/runs/\(name)")[0]["lm"] as? Double }
+        #expect(losses[0] != losses[1])
+        let kept = try place.names("whole/runs/\(name)/words")
+        #expect(!kept.contains("checkpoints"))
+      }
+      let result = try Data(contentsOf: folder.appendingPathComponent("whole/results/joint-3.json"))
+      let run = try JSONDecoder().decode(Comparison.Run.self, from: result)
+      #expect(run.words == 20 && run.samples == 8)
+      let seconds = try (lines("whole/runs/joint-3") + lines("whole/runs/joint-3/words"))
+        .reduce(0) { $0 + ($1["seconds"] as? Double ?? 0) }
+      #expect(abs(run.seconds - seconds) < 1e-6)
+
+      // Stopped after every third step, in words or behind them.
+      var (asked, parts, rounds) = (0, nil as Comparison?, 0)
+      while parts == nil, rounds < 40 {
+        rounds += 1
+        parts = try place.run("parts") {
+          asked += 1
+          return asked % 3 == 0
+        }
+      }
+      #expect(rounds > 3)
+      for (a, b) in zip(try #require(parts).rows, whole.rows) { #expect(a.scores == b.scores, "\(a.connector)") }
+
+      place.recipe.compare?.minutes = 1e-9
+      let short = try #require(try place.run("short"))
+      #expect(!short.rows.contains { !$0.isCutShort })
+    }
+  }
+
   @Test("Time may run out before samples do")
   func minutes() throws {
     try withTemporaryFolder { folder in
@@ -292,9 +345,16 @@ struct ComparisonTests {
       #expect(try !recipe("batchSize: 8").yaml().contains("compare"))
       let given = try recipe("batchSize: 8\ncompare: {seeds: [7], connectors: [joint, perceiver], minutes: 2.5}")
       #expect(given.compare?.seeds == [7] && given.compare?.connectors == [.joint, .perceiver])
+      #expect(given.compare?.words == nil)
+      let words = try recipe("batchSize: 8\ncompare: {words: {samples: 640}}").compare?.words
+      #expect(words?.samples == 640 && words?.batchSize == 64)
       #expect(given.compare?.minutes == 2.5 && given.compare?.tokens == 32)
       #expect(Recipe.Compare().seeds.count >= 3 && !Recipe.Compare().connectors.contains(.wholeImageQFormer))
       for (text, words) in [
+        ("compare: {words: {samples: 8}}", "compare.words.samples is 8"),
+        ("compare: {words: {batchSize: 0}}", "compare.words.batchSize is 0"),
+        ("compare: {words: {learningRate: 2}}", "compare.words.learningRate"),
+        ("compare: {words: {rate: 2}}", "compare.words.rate"),
         ("compare: {tokens: 3}", "compare.tokens is 3"), ("compare: {samples: 8}", "compare.samples is 8"),
         ("compare: {seeds: [1, 1]}", "compare.seeds"), ("compare: {seeds: []}", "compare.seeds"),
         ("compare: {connectors: []}", "compare.connectors"), ("compare: {clips: 0}", "compare.clips"),

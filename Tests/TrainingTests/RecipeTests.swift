@@ -110,6 +110,10 @@ struct RecipeTests {
     #expect(reason("video: {family: joint}").contains("joint"))
     #expect(reason("video: {baseline: last-frame}").contains("last-frame"))
     #expect(reason("video: {freeze: inherited-attention}").contains("adapter.start"))
+    #expect(reason("objective: video-words\nadapter: {layers: 3}").contains("adapter.layers is for pictures"))
+    #expect(
+      reason("adapter: {start: a}\nvideo: {family: spatio-temporal, freeze: frame-qformer}")
+        .contains("cascaded ones alone"))
     #expect(reason("objective: video-text\nadapter: {crossAttention: pooling}").contains("for pictures"))
     #expect(reason("objective: video-text\nvideo: {matchingHead: none}").contains("video.matchingHead is none"))
     #expect(reason("video: {time: {encoding: seconds}}").contains("seconds"))

@@ -261,6 +261,11 @@ struct TrainingRunTests {
       let (continued, _) = try place.change("next", "itg")
       #expect(abs(continued - learnt) < 0.5 * (fresh - learnt), "\(fresh) → \(learnt), then \(continued)")
       #expect(try RunFiles.weights(of: next).keys.sorted() == RunFiles.weights(of: adapter).keys.sorted())
+      place.recipe.encoder.imageSize = 28
+      place.recipe.adapter.layers = 1
+      let smaller = try #require(try place.train("smaller"))
+      let written = try AdapterConfiguration(folder: smaller)
+      #expect(written.encoder.imageSize == 28 && written.imageText?.qformer.layers == 1)
       place.recipe.encoder.block = 0
       #expect {
         try place.train("other")
@@ -344,6 +349,20 @@ struct TrainingRunTests {
       for key in ["lm.right", "lm.wrong", "ciderD", "blind.ciderD", "nearest.ciderD"] {
         #expect(last[key] as? Double != nil, "\(key)")
       }
+      // Pictures of another size give other numbers of features, which a Q-Former does not mind. The last layer may go.
+      place.recipe.encoder.imageSize = 28
+      place.recipe.adapter.layers = 1
+      let smaller = try #require(try place.train("smaller"))
+      let written = try AdapterConfiguration(folder: smaller)
+      #expect(written.encoder.imageSize == 28 && written.imageLanguage?.qformer.layers == 1)
+      #expect(try !RunFiles.weights(of: smaller).keys.contains { $0.contains(".layer.1.") })
+      place.recipe.adapter.layers = 3
+      #expect {
+        try place.train("deeper")
+      } throws: {
+        "\($0)".contains("adapter.layers is 3, expected 1 … 2")
+      }
+      place.recipe.adapter.layers = nil
       // A start that reads other features is refused by name.
       place.recipe.encoder.block = 0
       #expect {

@@ -180,6 +180,32 @@ struct VideoTrainingTests {
     }
   }
 
+  @Test("A frozen frame Q-Former stays as the image adapter has it, and what reads time learns")
+  func frozenFrames() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder, .videoText, .cascaded)
+      place.recipe.validateEvery = 0
+      place.recipe.adapter.start = "image-match"
+      place.recipe.adapter.hiddenDropout = 0.1
+      place.recipe.video.freeze = .frameQFormer
+      let image = try RunFiles.weights(of: place.models.adapters.appendingPathComponent("image-match"))
+      let adapter = try #require(try place.train("a"))
+      let trained = try RunFiles.weights(of: adapter)
+      let frames = trained.keys.filter(CascadedVideoQFormer.isOfFrames)
+      #expect(frames.count > 20)
+      #expect(frames.allSatisfy { trained[$0] == image[$0] })
+      let configuration = try #require(try AdapterConfiguration(folder: adapter).cascaded)
+      #expect(configuration.frame.hiddenDropout == 0 && configuration.temporal.hiddenDropout == 0.1)
+
+      place.recipe.adapter.start = adapter.path
+      place.recipe.adapter.hiddenDropout = 0
+      let further = try RunFiles.weights(of: try #require(try place.train("b")))
+      #expect(frames.allSatisfy { further[$0] == image[$0] })
+      let time = trained.keys.filter { $0.hasPrefix("temporal.qformer.") }
+      #expect(time.count > 20 && time.contains { further[$0] != trained[$0] })
+    }
+  }
+
   @Test(
     "Three steps: inherited attention frozen, then all, then the language model",
     arguments: Recipe.Video.Family.allCases)
