@@ -49,7 +49,12 @@ struct EvaluateCommand: ParsableCommand {
     } else {
       for result in evaluation.results {
         Output.line("\(result.set) (\(result.images) \(recipe.objective.readsVideo ? "clips" : "pictures"))")
-        if let retrieval = result.retrieval { Output.line("  \(retrieval.summary)") }
+        if let retrieval = result.retrieval {
+          Output.line("  \(retrieval.summary)")
+          if retrieval.reranked == nil, recipe.imageText.rerank > 0 {
+            Output.line("  ITM re-ranks nothing: the adapter has no matching head")
+          }
+        }
         if let ridge = result.ridge { Output.line("  ridge \(ridge.summary)") }
         if let canonical = result.canonical { Output.line("  canonical correlations \(canonical.summary)") }
         if let captions = result.captions { Output.line("  \(captions.summary)") }

@@ -90,7 +90,7 @@ public struct AudioQFormer: Sendable {
     qformer = try QFormer(configuration.qformer, scope)
     positions = try TimeEmbedding(
       configuration.time, configuration.qformer.encoderHiddenSize, scope["position_embedding"],
-      initializer: .normal(standardDeviation: 0.02))
+      initializer: TimeEmbedding.asLargeAsTokens)
     projection = Linear(configuration.qformer.hiddenSize, configuration.languageSize, scope["language_projection"])
   }
 

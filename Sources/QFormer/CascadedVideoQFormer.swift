@@ -134,7 +134,7 @@ public struct CascadedVideoQFormer: VideoQFormer {
     let isAfter = configuration.site == .afterFrameQFormer
     frameEmbedding = try TimeEmbedding(
       configuration.time, isAfter ? configuration.frame.hiddenSize : configuration.frame.encoderHiddenSize,
-      scope["frame_position_embedding"], initializer: isAfter ? .normal(standardDeviation: 0.02) : .zeros)
+      scope["frame_position_embedding"], initializer: isAfter ? TimeEmbedding.asLargeAsTokens : .zeros)
     textQFormer = try QFormer(configuration.temporal, scope["temporal"])
     projection = configuration.languageSize.map {
       Linear(configuration.temporal.hiddenSize, $0, scope["language_projection"])

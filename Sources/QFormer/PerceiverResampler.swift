@@ -92,7 +92,7 @@ public struct PerceiverResampler: CountedConnector {
       configuration.encoderHiddenSize, eps: configuration.visionNormEps, scope["vision_model.post_layernorm"])
     input = Linear(configuration.encoderHiddenSize, width, scope["input_projection"])
     time = try TimeEmbedding(
-      configuration.time, width, scope["time_embedding"], initializer: .normal(standardDeviation: 0.02))
+      configuration.time, width, scope["time_embedding"], initializer: TimeEmbedding.asLargeAsTokens)
     latents = scope.parameter("latents", [1, configuration.latents, width], .normal(standardDeviation: 0.02))
     layers = (0..<configuration.layers).map { PerceiverLayer(configuration, scope["layers"][$0]) }
     norm = LayerNorm(width, eps: configuration.layerNormEps, scope["norm"])

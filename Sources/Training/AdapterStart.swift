@@ -266,6 +266,7 @@ private struct Maker {
     }
     var inherited = try QFormerStart.copy(bert, into: parameters, recipe.adapter, below: "temporal.")
     let described = described(AdapterConfiguration(cascaded: configuration))
+    try TimeStart.apply(recipe, to: parameters)
     guard let image else {
       inherited.formUnion(try QFormerStart.copy(bert, into: parameters, recipe.adapter))
       return AdapterStart(
@@ -370,6 +371,7 @@ private struct Maker {
     let expansion = try withError {
       try SpatioTemporalQFormer.fromImageQFormer(image.parameters, configuration, seed: recipe.seed)
     }
+    try TimeStart.apply(recipe, to: expansion.parameters)
     let groups = QueryGroup.allCases.map { "_\($0.rawValue)." }
     let inherited = expansion.parameters.names.filter { name in
       let source = groups.reduce(name) { $0.replacingOccurrences(of: $1, with: "_query.") }

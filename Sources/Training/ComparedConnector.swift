@@ -199,6 +199,7 @@ extension ComparedConnector {
       let model = try withError {
         try fresh(sizes, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters))
       }
+      try TimeStart.apply(recipe, to: parameters)
       return ConnectorStart(video: model, parameters: parameters, inherited: [], isProjecting: false)
     case .imageQFormer, .wholeImageQFormer, .joint:
       let found = try AdapterStart.imageLanguage(
@@ -210,6 +211,7 @@ extension ComparedConnector {
           found.model, time: sizes.time,
           ParameterScope(FreshParameters(seed: recipe.seed &+ 3), parameters: found.parameters))
         : FramewiseConnector(found.model)
+      try TimeStart.apply(recipe, to: found.parameters)
       return ConnectorStart(
         video: model, parameters: found.parameters, inherited: found.inherited, isProjecting: found.isProjecting)
     case .cascaded:

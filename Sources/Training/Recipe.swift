@@ -216,6 +216,9 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var place = AdapterConfiguration.Frames.Place.uniformMiddle
     /// How time is told.
     public var time = TimeConfiguration()
+    /// Standard deviation of a new learned table of times. Left out, it is 1 where it is added behind a frame Q-Former, and
+    /// else 0, so that a model starts from what the image adapter says of the mean of the frames.
+    public var timeDeviation: Double?
     /// How queries are compared with a text.
     public var aggregation = QueryAggregation.max
     /// What matching reads.
@@ -393,7 +396,7 @@ public struct Recipe: Codable, Sendable, Equatable {
       var optional: [String: Any] = [
         "adapter": ["start": NSNull(), "layers": NSNull()], "language": ["template": NSNull(), "beams": NSNull()],
         "video": [
-          "time": ["interpolation": NSNull()],
+          "time": ["interpolation": NSNull()], "timeDeviation": NSNull(),
           "spatioTemporal": ["spatialQueries": NSNull(), "temporalQueries": NSNull(), "expertLayers": NSNull()],
         ],
       ]
@@ -539,6 +542,10 @@ public struct Recipe: Codable, Sendable, Equatable {
       imageWords.minimumCount > 0, "imageWords.minimumCount is \(imageWords.minimumCount), expected 1 or more")
     if let beams = language.beams {
       try require((1...64).contains(beams), "language.beams is \(beams), expected 1 … 64")
+    }
+    if let deviation = video.timeDeviation {
+      try require(
+        (0...100).contains(deviation), "video.timeDeviation is \(deviation), expected 0 … 100")
     }
     try require((1...4096).contains(video.frames), "video.frames is \(video.frames), expected 1 … 4096")
     for (name, count) in [

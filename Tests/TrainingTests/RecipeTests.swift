@@ -110,6 +110,7 @@ struct RecipeTests {
     #expect(reason("video: {family: joint}").contains("joint"))
     #expect(reason("video: {baseline: last-frame}").contains("last-frame"))
     #expect(reason("video: {freeze: inherited-attention}").contains("adapter.start"))
+    #expect(reason("video: {timeDeviation: -1}").contains("video.timeDeviation is -1"))
     #expect(reason("objective: video-words\nadapter: {layers: 3}").contains("adapter.layers is for pictures"))
     #expect(
       reason("adapter: {start: a}\nvideo: {family: spatio-temporal, freeze: frame-qformer}")

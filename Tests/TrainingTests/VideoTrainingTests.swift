@@ -180,6 +180,25 @@ struct VideoTrainingTests {
     }
   }
 
+  @Test("A new table of times starts as large as the recipe says, else as its family has it", arguments: [nil, 0, 0.5])
+  func timeDeviation(_ deviation: Double?) throws {
+    try withTemporaryFolder { folder in
+      for family in Recipe.Video.Family.allCases {
+        let own = folder.appendingPathComponent(family.rawValue)
+        try FileManager.default.createDirectory(at: own, withIntermediateDirectories: true)
+        var place = try Place(own, .videoLanguage, family)
+        place.recipe.adapter.start = "image-caption"
+        place.recipe.video.timeDeviation = deviation
+        let start = try AdapterStart.make(
+          place.recipe, store: place.models.store, encoderWidth: TinyModels.encoderWidth, languageSize: 32)
+        let name = family == .cascaded ? "frame_position_embedding.weight" : "time_embedding.weight"
+        let spread = try #require(start.parameters[name]).detached().std().item
+        let expected = deviation ?? (family == .cascaded ? 1 : 0)
+        #expect(abs(spread - expected) <= 0.15 * expected, "\(family): \(spread)")
+      }
+    }
+  }
+
   @Test("A frozen frame Q-Former stays as the image adapter has it, and what reads time learns")
   func frozenFrames() throws {
     try withTemporaryFolder { folder in
