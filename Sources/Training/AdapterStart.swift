@@ -264,11 +264,11 @@ private struct Maker {
       try CascadedVideoQFormer(
         configuration, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters))
     }
-    var inherited = try QFormerStart.copy(bert, into: parameters, recipe.adapter, below: "temporal.")
+    var inherited = try QFormerStart.copy(bert, into: parameters, recipe, below: "temporal.")
     let described = described(AdapterConfiguration(cascaded: configuration))
     try TimeStart.apply(recipe, to: parameters)
     guard let image else {
-      inherited.formUnion(try QFormerStart.copy(bert, into: parameters, recipe.adapter))
+      inherited.formUnion(try QFormerStart.copy(bert, into: parameters, recipe))
       return AdapterStart(
         model: model, parameters: parameters, inherited: inherited, isProjecting: false, configuration: described)
     }
@@ -320,7 +320,7 @@ private struct Maker {
         _ = try ImageLanguageQFormer(configuration, scope)
       }
     }
-    let inherited = try QFormerStart.copy(bert, into: parameters, recipe.adapter)
+    let inherited = try QFormerStart.copy(bert, into: parameters, recipe)
     return Image(parameters: parameters, sizes: sizes, objectives: nil, inherited: inherited)
   }
 

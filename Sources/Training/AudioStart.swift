@@ -50,7 +50,7 @@ struct AudioStart {
         sizes, ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)["audio"])
     }
     let inherited = try QFormerStart.copy(
-      Checkpoint(contentsOf: folder), into: parameters, recipe.adapter, below: "audio.")
+      Checkpoint(contentsOf: folder), into: parameters, recipe, below: "audio.")
     return AudioStart(
       model: model, parameters: parameters, inherited: inherited, isProjecting: false,
       configuration: AdapterConfiguration.Audio(encoder: options.encoder, sizes: sizes))

@@ -160,7 +160,7 @@ public enum ImageLanguageTraining {
       let sizes = try QFormerStart.configuration(recipe, bert: textFolder, encoderWidth: features.width)
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageLanguageQFormer(configuration(sizes), scope)
-      _ = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe.adapter)
+      _ = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe)
       try QFormerStart.pool(model.qformer, model.imageEmbeds, features: features, recipe)
       return (model, parameters, false)
     }

@@ -110,7 +110,7 @@ public enum ImageTextTraining {
       if recipe.imageText.matchingPart == 0 { configuration.objectives.matchingHead = .none }
       let scope = ParameterScope(FreshParameters(seed: recipe.seed), parameters: parameters)
       let model = try ImageTextQFormer(configuration, scope)
-      let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe.adapter)
+      let inherited = try QFormerStart.copy(Checkpoint(contentsOf: textFolder), into: parameters, recipe)
       try QFormerStart.pool(model.qformer, model.imageEmbeds, features: features, recipe)
       return start(model, inherited: inherited)
     }

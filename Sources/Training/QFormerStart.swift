@@ -84,12 +84,16 @@ enum QFormerStart {
   /// BERT adds a token-type vector to every token; the Q-Former has none, so it is added to the position table.
   ///
   /// - Parameters:
-  ///   - adapter: How cross-attention starts.
+  ///   - recipe: How cross-attention starts.
   ///   - path: As above.
   static func copy(
-    _ bert: Checkpoint, into parameters: Parameters, _ adapter: Recipe.Adapter, below path: String = ""
+    _ bert: Checkpoint, into parameters: Parameters, _ recipe: Recipe, below path: String = ""
   ) throws -> Set<String> {
-    if adapter.crossAttention == .mean { try readMeans(parameters, below: path) }
+    switch recipe.adapter.crossAttention {
+    case .mean: try readMeans(parameters, below: path)
+    case .xavier: try drawWide(parameters, below: path, seed: recipe.seed &+ 5)
+    case .normal, .pooling: break
+    }
     let inherited = inherited(bert, parameters, below: path)
     try withError {
       try withNoGrad {
@@ -122,6 +126,21 @@ enum QFormerStart {
             + "\(tensor.shape)")
       }
       try withError { withNoGrad { tensor.copy(from: Tensor.identity(tensor.size(0)).to(.float32)) } }
+    }
+  }
+
+  /// Draws the weights of new cross-attention as PyTorch's attention starts.
+  ///
+  /// - Parameter path: As above.
+  private static func drawWide(_ parameters: Parameters, below path: String, seed: UInt64) throws {
+    let generator = Generator(seed: seed)
+    try withError {
+      withNoGrad {
+        for (name, tensor) in parameters.all
+        where name.hasPrefix(path + "qformer.") && name.contains(".crossattention.") && tensor.rank == 2 {
+          tensor.copy(from: Initializer.xavierUniform.tensor(tensor.shape, generator: generator))
+        }
+      }
     }
   }
 

@@ -326,6 +326,37 @@ struct VideoTrainingTests {
     }
   }
 
+  @Test("New cross-attention of a cascade may start wide; the seed says how, and what is inherited stays")
+  func wideStart() throws {
+    try withTemporaryFolder { folder in
+      var place = try Place(folder, .videoText, .cascaded)
+      place.recipe.adapter.start = "image-match"
+      place.recipe.adapter.crossAttention = .xavier
+      func weight(_ name: String, seed: UInt64) throws -> Tensor {
+        place.recipe.seed = seed
+        let start = try AdapterStart.make(
+          place.recipe, store: place.models.store, encoderWidth: TinyModels.encoderWidth, languageSize: nil)
+        return try #require(start.parameters[name]).detached()
+      }
+      let image = try Checkpoint(contentsOf: place.models.adapters.appendingPathComponent("image-match"))
+      try withError {
+        for layer in 0..<2 {
+          for part in ["attention.query", "attention.key", "attention.value", "output.dense"] {
+            let name = "temporal.qformer.encoder.layer.\(layer).crossattention.\(part).weight"
+            let first = try weight(name, seed: 1)
+            let bound = (6 / Double(first.size(0) + first.size(1))).squareRoot()
+            let largest = first.abs().max().item
+            #expect(largest <= bound && largest > 0.9 * bound, "\(name): \(largest), \(bound)")
+            #expect((first - (try weight(name, seed: 1))).abs().max().item == 0)
+            #expect((first - (try weight(name, seed: 2))).abs().max().item > 0)
+          }
+        }
+        let name = "qformer.encoder.layer.0.crossattention.attention.query.weight"
+        #expect((try weight(name, seed: 1) - (try image.tensor(name))).abs().max().item == 0)
+      }
+    }
+  }
+
   @Test("A caption adapter gives a video adapter its projection", arguments: Recipe.Video.Family.allCases)
   func captionStart(family: Recipe.Video.Family) throws {
     try withTemporaryFolder { folder in
