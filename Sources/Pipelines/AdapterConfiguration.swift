@@ -36,6 +36,8 @@ public struct AdapterConfiguration: Codable, Sendable, Equatable {
 
     /// Whether another encoder gives features of the same kind: the same model and block. How many there are of a picture,
     /// which its size in pixels says, does not matter to a Q-Former.
+    ///
+    /// - Parameter other: The encoder to compare with.
     public func givesFeatures(like other: Encoder) -> Bool { model == other.model && block == other.block }
 
     enum CodingKeys: String, CodingKey {

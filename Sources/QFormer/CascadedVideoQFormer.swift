@@ -144,6 +144,8 @@ public struct CascadedVideoQFormer: VideoQFormer {
   }
 
   /// Whether a parameter belongs to what reads single frames: the image Q-Former and the LayerNorm before it.
+  ///
+  /// - Parameter name: The parameter's name.
   public static func isOfFrames(_ name: String) -> Bool {
     name == "query_tokens" || name.hasPrefix("qformer.") || name.hasPrefix("vision_model.")
   }
