@@ -354,11 +354,12 @@ def parsed():
                "Exit codes: 0 done, 1 --check found a leak, 64 usage, 65 a file is not what it should be, 69 something\n"
                "needed cannot be had, 73 cannot write.")
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="where the data set goes")
-    parser.add_argument("--clips", metavar="N", type=int, nargs="+", default=[3000, 600],
-                        help="clips of train and val, or one number for both (default: 3000 600)")
-    parser.add_argument("--stills", metavar="N", type=int, nargs="+",
-                        help="so many pictures of train and val in the place of clips, told where things are; into\n"
-                             "data/placed-stamps")
+    counted = parser.add_mutually_exclusive_group()
+    counted.add_argument("--clips", metavar="N", type=int, nargs="+", default=[3000, 600],
+                         help="clips of train and val, or one number for both (default: 3000 600)")
+    counted.add_argument("--stills", metavar="N", type=int, nargs="+",
+                         help="in the place of clips so many pictures, told where things are, into data/placed-stamps; "
+                              "--fps and --speech do not matter to them")
     parser.add_argument("--seed", type=int, default=1, help="everything follows from it (default: 1)")
     parser.add_argument("--size", type=int, default=224, help="side of the square frames in pixels, even (default: 224)")
     parser.add_argument("--fps", type=int, default=8, help="frames a second (default: 8)")

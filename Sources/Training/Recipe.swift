@@ -63,7 +63,7 @@ public struct Recipe: Codable, Sendable, Equatable {
       /// encoder as wide as the Q-Former.
       case mean
       /// Uniform numbers that keep the variance (Glorot and Bengio, 2010), as PyTorch's attention starts: queries differ in
-      /// what they read from the first step on. A cascade learns the order of frames several times faster with it.
+      /// what they read from the first step on.
       case xavier
       /// Every query reads a region of the picture, and the class token (`QFormer.startPooling`); the queries' feed-forward
       /// parts start silent. For new Q-Formers of images.
@@ -175,7 +175,7 @@ public struct Recipe: Codable, Sendable, Equatable {
       case none
       /// The attention of the image Q-Former.
       case inheritedAttention = "inherited-attention"
-      /// All that reads single frames in a cascaded Q-Former, as in Video-LLaMA: a step costs about a third.
+      /// All that reads single frames in a cascaded Q-Former, as in Video-LLaMA.
       case frameQFormer = "frame-qformer"
     }
 
@@ -219,8 +219,8 @@ public struct Recipe: Codable, Sendable, Equatable {
     public var place = AdapterConfiguration.Frames.Place.uniformMiddle
     /// How time is told.
     public var time = TimeConfiguration()
-    /// Standard deviation of a new learned table of times. Left out, it is 1 where it is added behind a frame Q-Former, and
-    /// else 0, so that a model starts from what the image adapter says of the mean of the frames.
+    /// Standard deviation of a new learned table of times. Left out, it is 1 behind a frame Q-Former and in a Perceiver
+    /// resampler, and else 0, so that a model starts from what the image adapter says of the mean of the frames.
     public var timeDeviation: Double?
     /// How queries are compared with a text.
     public var aggregation = QueryAggregation.max
@@ -549,6 +549,9 @@ public struct Recipe: Codable, Sendable, Equatable {
     if let deviation = video.timeDeviation {
       try require(
         (0...100).contains(deviation), "video.timeDeviation is \(deviation), expected 0 … 100")
+      try require(
+        video.time.encoding == .learned,
+        "video.timeDeviation is for a learned table, but video.time.encoding is \(video.time.encoding.rawValue)")
     }
     try require((1...4096).contains(video.frames), "video.frames is \(video.frames), expected 1 … 4096")
     for (name, count) in [

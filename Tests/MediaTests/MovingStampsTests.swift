@@ -269,7 +269,7 @@ import Testing
       }
       let again = try run(["--stills", "24", "8", "--size", "112", "--output", sets[0].path])
       #expect(again.code == 0 && again.errors.contains("already there"))
-      for option in ["--check", "--preview=x.png"] {
+      for option in ["--check", "--preview=x.png", "--clips=8"] {
         #expect(try run(["--stills", "8", option]).code == 64)
       }
       #expect(try run(["--stills", "0"]).code == 64)

@@ -41,6 +41,20 @@ struct ComparisonTests {
         cost: { try ConnectorCost.measure($0, recipe, store: models.store, runs: 2) }, shouldStop: stop)
     }
 
+    /// Stopped after every third question whether to stop, and taken up again until all is done.
+    func runInParts() throws -> Comparison {
+      var (asked, parts, rounds) = (0, nil as Comparison?, 0)
+      while parts == nil, rounds < 40 {
+        rounds += 1
+        parts = try run("parts") {
+          asked += 1
+          return asked % 3 == 0
+        }
+      }
+      #expect(rounds > 3)
+      return try #require(parts)
+    }
+
     func names(_ path: String) throws -> [String] {
       try FileManager.default.contentsOfDirectory(atPath: folder.appendingPathComponent(path).path).sorted()
     }
@@ -142,16 +156,7 @@ struct ComparisonTests {
       #expect(kept.contains("metrics.jsonl") && !kept.contains("checkpoints"), "\(kept)")
 
       // Stopped after every third question, it goes on with what is missing.
-      var (asked, parts, rounds) = (0, nil as Comparison?, 0)
-      while parts == nil, rounds < 40 {
-        rounds += 1
-        parts = try place.run("parts") {
-          asked += 1
-          return asked % 3 == 0
-        }
-      }
-      #expect(rounds > 3)
-      for (a, b) in zip(try #require(parts).rows, whole.rows) { #expect(a.scores == b.scores, "\(a.connector)") }
+      for (a, b) in zip(try place.runInParts().rows, whole.rows) { #expect(a.scores == b.scores, "\(a.connector)") }
 
       // Nothing is done twice; a seed more is one training each; another recipe is refused.
       let files = try place.names("whole/results").map { name in
@@ -217,16 +222,13 @@ struct ComparisonTests {
       #expect(abs(run.seconds - seconds) < 1e-6)
 
       // Stopped after every third step, in words or behind them.
-      var (asked, parts, rounds) = (0, nil as Comparison?, 0)
-      while parts == nil, rounds < 40 {
-        rounds += 1
-        parts = try place.run("parts") {
-          asked += 1
-          return asked % 3 == 0
-        }
-      }
-      #expect(rounds > 3)
-      for (a, b) in zip(try #require(parts).rows, whole.rows) { #expect(a.scores == b.scores, "\(a.connector)") }
+      for (a, b) in zip(try place.runInParts().rows, whole.rows) { #expect(a.scores == b.scores, "\(a.connector)") }
+
+      // Words have placed the tokens: they are not scaled once more.
+      place.recipe.imageLanguage.tokenScale = 0
+      _ = try place.run("unscaled")
+      let scaled = try ["whole", "unscaled"].map { try lines("\($0)/runs/perceiver-3")[0]["lm"] as? Double }
+      #expect(scaled[0] == scaled[1])
 
       place.recipe.compare?.minutes = 1e-9
       let short = try #require(try place.run("short"))
@@ -241,6 +243,12 @@ struct ComparisonTests {
       place.recipe.compare?.connectors = [.meanPooling]
       place.recipe.compare?.seeds = [5]
       place.recipe.compare?.samples = 400
+      // Words have placed the tokens: they are not scaled once more.
+      place.recipe.imageLanguage.tokenScale = 0
+      _ = try place.run("unscaled")
+      let scaled = try ["whole", "unscaled"].map { try lines("\($0)/runs/perceiver-3")[0]["lm"] as? Double }
+      #expect(scaled[0] == scaled[1])
+
       place.recipe.compare?.minutes = 1e-9
       let short = try #require(try place.run())
       #expect(short.rows[0].isCutShort && short.rows[0].scores[0].isBest == nil)

@@ -111,6 +111,7 @@ struct RecipeTests {
     #expect(reason("video: {baseline: last-frame}").contains("last-frame"))
     #expect(reason("video: {freeze: inherited-attention}").contains("adapter.start"))
     #expect(reason("video: {timeDeviation: -1}").contains("video.timeDeviation is -1"))
+    #expect(reason("video: {timeDeviation: 1, time: {encoding: sinusoid}}").contains("for a learned table"))
     #expect(reason("objective: video-words\nadapter: {layers: 3}").contains("adapter.layers is for pictures"))
     #expect(
       reason("adapter: {start: a}\nvideo: {family: spatio-temporal, freeze: frame-qformer}")

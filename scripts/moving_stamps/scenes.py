@@ -104,7 +104,6 @@ class Planner:
             getattr(scene, kind)()
             yield scene.plan(f"{self.split}-{number:06d}", f"clips/{self.split}/{number:06d}.mp4")
 
-
     def stills(self, count):
         """Pictures of one frame and without sound, of which is told where things are."""
         for number in range(count):
