@@ -243,12 +243,6 @@ struct ComparisonTests {
       place.recipe.compare?.connectors = [.meanPooling]
       place.recipe.compare?.seeds = [5]
       place.recipe.compare?.samples = 400
-      // Words have placed the tokens: they are not scaled once more.
-      place.recipe.imageLanguage.tokenScale = 0
-      _ = try place.run("unscaled")
-      let scaled = try ["whole", "unscaled"].map { try lines("\($0)/runs/perceiver-3")[0]["lm"] as? Double }
-      #expect(scaled[0] == scaled[1])
-
       place.recipe.compare?.minutes = 1e-9
       let short = try #require(try place.run())
       #expect(short.rows[0].isCutShort && short.rows[0].scores[0].isBest == nil)
