@@ -70,6 +70,7 @@ struct WordsLoop {
   private let targets: WordTargets
   private let words: WordEmbeddings
   private let prior: Tensor
+  private let frozen: FrozenFrames?
   private let loop: TrainingLoop
 
   /// Makes ready what every step needs.
@@ -95,6 +96,7 @@ struct WordsLoop {
     }
     words = try WordEmbeddings(language, ids: targets.ids)
     prior = targets.logShares
+    frozen = FrozenFrames(recipe, start.model.video, train.features)
     let plan = try EpochPlan(
       lengths: captions.map { [$0.count] }, batchSize: recipe.batchSize, captionsPerImage: 1, seed: recipe.seed)
     loop = TrainingLoop(recipe, start.parameters, inherited: start.inherited, plan: plan, steps: steps)
@@ -117,12 +119,19 @@ struct WordsLoop {
   private func loss(
     _ batch: [EpochPlan.Item], _ generator: Generator
   ) throws -> (total: Tensor, metrics: [String: Double]) {
-    let whole = try train.features.clips(batch.map(\.row), mirrored: batch.map(\.mirrored))
-    let clips = try PatchDropout.apply(whole, part: recipe.patchPart, generator: generator)
     let loss = WordAlignment.loss(
-      tokens: try start.model.video.languageTokens(of: clips, isTraining: true), words: words.directions, prior: prior,
+      tokens: try tokens(batch, generator), words: words.directions, prior: prior,
       targets: targets.distributions(batch.map { captions[$0.row] }), temperature: recipe.imageWords.temperature)
     return (loss, ["words": loss.item])
+  }
+
+  /// Language tokens of a batch, `[B, M, d_llm]`.
+  private func tokens(_ batch: [EpochPlan.Item], _ generator: Generator) throws -> Tensor {
+    let rows = batch.map(\.row)
+    if let frozen { return try frozen.languageTokens(rows, isTraining: true) }
+    let whole = try train.features.clips(rows, mirrored: batch.map(\.mirrored))
+    return try start.model.video.languageTokens(
+      of: PatchDropout.apply(whole, part: recipe.patchPart, generator: generator), isTraining: true)
   }
 
   /// The tokens of all captions of each image, as words within a sentence.

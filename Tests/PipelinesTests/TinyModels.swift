@@ -126,6 +126,20 @@ struct TinyModels {
       AdapterConfiguration(imageLanguage: configuration, encoder: encoder), parameters.all, to: folder)
   }
 
+  /// Gives frozen models matrices that do not shrink what goes through them, as trained ones do not: what they see then reaches
+  /// their outputs.
+  func strengthen(_ names: [String] = ["dinov2-small-focus", "minilm-l6", "smollm2-135m-instruct"]) throws {
+    for name in names {
+      let file = frozen(name).appendingPathComponent("model.safetensors")
+      let stored = try SafetensorsFile(contentsOf: file)
+      let tensors = try stored.names.map { name -> (name: String, tensor: Tensor) in
+        let tensor = try stored.tensor(name)
+        return (name, tensor.rank == 2 && !name.contains("embed") ? tensor * 8 : tensor.cloned())
+      }
+      try SafetensorsFile.write(tensors, to: file)
+    }
+  }
+
   private static func frozen<Model>(
     _ name: String, in cache: URL, seed: UInt64, tokenizer: String? = nil, _ configuration: String,
     scale: [String: Double] = [:], _ build: (URL, ParameterScope) throws -> Model

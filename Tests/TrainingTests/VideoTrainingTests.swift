@@ -33,20 +33,6 @@ struct VideoTrainingTests {
       recipe.imageLanguage.tokenScale = 0.5
     }
 
-    /// Gives the frozen models matrices that do not shrink what goes through them, as trained ones do not: what they see
-    /// then reaches their outputs.
-    func strengthen() throws {
-      for name in ["dinov2-small-focus", "minilm-l6", "smollm2-135m-instruct"] {
-        let file = models.frozen(name).appendingPathComponent("model.safetensors")
-        let stored = try SafetensorsFile(contentsOf: file)
-        let tensors = try stored.names.map { name -> (name: String, tensor: Tensor) in
-          let tensor = try stored.tensor(name)
-          return (name, tensor.rank == 2 && !name.contains("embed") ? tensor * 8 : tensor.cloned())
-        }
-        try SafetensorsFile.write(tensors, to: file)
-      }
-    }
-
     func train(_ name: String, resumes: Bool = false, stop: () -> Bool = { false }) throws -> URL? {
       let run =
         switch recipe.objective {
@@ -85,7 +71,7 @@ struct VideoTrainingTests {
   func stage1(family: Recipe.Video.Family) throws {
     try withTemporaryFolder { folder in
       var place = try Place(folder, .videoText, family)
-      try place.strengthen()
+      try place.models.strengthen()
       place.recipe.video.time.encoding = .sinusoid
       place.recipe.imageText.matchingPart = 0
       place.recipe.imageText.generationPart = 0
@@ -118,7 +104,7 @@ struct VideoTrainingTests {
   func stage2(family: Recipe.Video.Family) throws {
     try withTemporaryFolder { folder in
       var place = try Place(folder, .videoLanguage, family)
-      try place.strengthen()
+      try place.models.strengthen()
       place.recipe.video.time.encoding = .sinusoid
       place.recipe.imageLanguage.captionsPerImage = 0
       place.recipe.epochs = 150
@@ -284,7 +270,7 @@ struct VideoTrainingTests {
   func words(family: Recipe.Video.Family) throws {
     try withTemporaryFolder { folder in
       var place = try Place(folder, .videoWords, family)
-      try place.strengthen()
+      try place.models.strengthen()
       (place.recipe.imageWords.minimumCount, place.recipe.imageWords.weighting) = (1, .even)
       (place.recipe.epochs, place.recipe.validateEvery) = (30, 0)
       let adapter = try #require(try place.train("words"))
