@@ -72,7 +72,7 @@ from pathlib import Path
 
 from ending import EX_CANTCREAT, EX_USAGE, Failure, exit_code, locked
 
-FORMAT = 1  # raise it when clips change: a finished set is then made anew
+FORMAT = 2  # raise it when clips change: a finished set is then made anew
 
 
 def say(text):
@@ -105,7 +105,8 @@ def plans_of(objects, settings):
         if is_still(settings):
             plans += Planner(objects, split, settings["seed"], 1, False, stream="/stills").stills(count)
         else:
-            plans += Planner(objects, split, settings["seed"], settings["fps"], settings["speech"] == "all").clips(count)
+            plans += Planner(objects, split, settings["seed"], settings["fps"], settings["speech"] == "all",
+                             straight="paths" in settings).clips(count)
     return plans
 
 
@@ -117,7 +118,7 @@ def caption_line(plan):
     sound = plan["sound"]
     return {
         "id": plan["id"], "video": plan["file"], "split": plan["split"], "duration": plan["seconds"],
-        "captions": plan["captions"], "questions": plan["questions"], "category": plan["kind"],
+        "captions": plan["captions"], "questions": plan["questions"], "reversed": plan["reversed"], "category": plan["kind"],
         "objects": objects,
         "sound": sound and {"use": sound["use"], "name": sound["name"]},
     }
@@ -348,6 +349,7 @@ def parsed():
         epilog="examples:\n"
                "  scripts/make-moving-stamps\n"
                "  scripts/make-moving-stamps --stills 6000 600\n"
+               "  scripts/make-moving-stamps --straight --seed 3 --clips 3000 1\n"
                "  scripts/make-moving-stamps --preview sheet.png\n"
                "  scripts/make-moving-stamps --clips 200 50 --seed 3 --output few --size 112\n"
                "  scripts/make-moving-stamps --check --clips 20000 5000\n\n"
@@ -365,6 +367,9 @@ def parsed():
     parser.add_argument("--fps", type=int, default=8, help="frames a second (default: 8)")
     parser.add_argument("--speech", choices=("all", "recorded"), default="all",
                         help="words of recordings and of ffmpeg's flite (all, the default), or of recordings alone")
+    parser.add_argument("--straight", action="store_true",
+                        help="what moves stops at the edges, in the place of going on from the opposite one, into "
+                             "data/moving-stamps-straight: easier to learn from, but places hint at answers; for training alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="clips encoded at once (default: all cores)")
     parser.add_argument("--preview", metavar="PNG", type=Path, help="writes a sheet of some clips afterwards")
     parser.add_argument("--check", action="store_true",
@@ -377,6 +382,8 @@ def parsed():
             parser.error(f"{option} takes one or two numbers from 1 to 1000000, not {' '.join(map(str, counts))}")
     if arguments.stills and (arguments.check or arguments.preview):
         parser.error("--check and --preview are for clips, not for --stills")
+    if arguments.straight and (arguments.check or arguments.stills):
+        parser.error("--straight is for clips that are rendered, not for --check and --stills")
     if not 64 <= arguments.size <= 1024 or arguments.size % 2:
         parser.error(f"--size is an even number from 64 to 1024, not {arguments.size}")
     if not 4 <= arguments.fps <= 60:
@@ -389,7 +396,7 @@ def parsed():
 def main():
     arguments = parsed()
     cache = Path(os.environ.get("QFORMER_CACHE") or Path.home() / ".cache/swift-qformer").expanduser().absolute()
-    name = "placed-stamps" if arguments.stills else "moving-stamps"
+    name = "placed-stamps" if arguments.stills else "moving-stamps-straight" if arguments.straight else "moving-stamps"
     output = (arguments.output or cache / "data" / name).expanduser().absolute()
     settings = {"format": FORMAT, "seed": arguments.seed, "size": arguments.size}
     if arguments.stills:
@@ -397,6 +404,8 @@ def main():
     else:
         settings |= {"fps": arguments.fps, "speech": arguments.speech,
                      "clips": {"train": arguments.clips[0], "val": arguments.clips[-1]}}
+        if arguments.straight:
+            settings["paths"] = "straight"
     leaks = False
 
     def run():

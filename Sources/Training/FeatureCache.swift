@@ -8,22 +8,29 @@ public import Torch
 ///
 /// One memory-mapped file of `float16`: `[images, views, N, Dv]` for pictures, view 1 being the mirrored picture;
 /// `[clips, T, N, Dv]` for clips, with `seconds` and `mask` `[clips, T]` beside it: clips of fewer frames are padded with
-/// zeros. Clips are never mirrored, since their captions tell left from right.
+/// zeros. Clips are never mirrored, since their captions tell left from right. A clip that is played backwards is not encoded
+/// again: its frames are read in the opposite order.
 public final class FeatureCache {
   private let features: Tensor  // [rows, T, N, Dv] in float16; rows are images · views, or clips
   private let seconds: Tensor?  // [rows, T]; nil for pictures
   private let mask: Tensor?  // [rows, T]; nil for pictures
   private let views: Int
+  private let rows: [Int]  // for each image or clip its row among those that are stored
+  private let isReversed: [Bool]
+  private let lengths: [Int]  // frames of each stored clip; empty where none is reversed
   /// The number of images or clips.
-  public let count: Int
+  public var count: Int { rows.count }
   /// T, the frames of the longest clip; 1 for pictures.
   public var frames: Int { features.size(1) }
   /// Dv.
   public var width: Int { features.size(3) }
 
-  private init(features: Tensor, seconds: Tensor?, mask: Tensor?, views: Int, count: Int) {
+  private init(
+    features: Tensor, seconds: Tensor?, mask: Tensor?, views: Int, rows: [Int], isReversed: [Bool]
+  ) {
     (self.features, self.seconds, self.mask) = (features, seconds, mask)
-    (self.views, self.count) = (views, count)
+    (self.views, self.rows, self.isReversed) = (views, rows, isReversed)
+    lengths = isReversed.contains(true) ? mask?.sum(1).values(as: Float.self).map { Int($0) } ?? [] : []
   }
 
   /// Opens the features of a data set, encoding what is not there yet. An interrupted encoding is taken up again.
@@ -43,18 +50,26 @@ public final class FeatureCache {
     _ images: CaptionedImages, views: Int, frames: AdapterConfiguration.Frames? = nil,
     configuration: AdapterConfiguration.Encoder, folder: URL, showsProgress: Bool, encoder: () throws -> ImageEncoder
   ) throws -> FeatureCache {
+    let all = images
+    let (images, rows) = all.files
+    let isReversed = all.map(\.isReversed)
     let encoding = "\(configuration.model)|\(configuration.block ?? -1)|\(configuration.imageSize)"
     guard let frames, images.contains(where: { $0.isVideo || $0.frames.count > 1 }) else {
       if let video = images.first(where: \.isVideo) {
         throw DataError.badSetting(
           "\(video.location)", expected: "pictures, for an objective that reads pictures", found: "a video")
       }
+      guard !isReversed.contains(true) else {
+        throw DataError.badSetting(
+          "reversed", expected: "an objective that reads clips", found: "one that reads pictures")
+      }
       let file = folder.appendingPathComponent("\(hash("\(encoding)|\(views)|\(fingerprint(images))")).safetensors")
       return try openPictures(images, views: views, file: file, showsProgress: showsProgress, encoder: encoder)
     }
     let key = "\(encoding)|\(frames.count) \(frames.place.rawValue)|\(clipFingerprint(images))"
     let file = folder.appendingPathComponent("\(hash(key)).safetensors")
-    return try openClips(images, frames, file: file, showsProgress: showsProgress, encoder: encoder)
+    return try openClips(
+      images, frames, rows: rows, isReversed: isReversed, file: file, showsProgress: showsProgress, encoder: encoder)
   }
 
   /// Features `[rows, N, Dv]` in `float32` of pictures, or of the first frames of clips.
@@ -74,17 +89,41 @@ public final class FeatureCache {
   /// - Returns: Features `[rows, T, N, Dv]`, mask and seconds `[rows, T]`, all in `float32`.
   func clips(_ rows: [Int], mirrored: [Bool] = []) -> (features: Tensor, mask: Tensor, seconds: Tensor) {
     let indices = indices(rows, mirrored)
-    return (
-      features.indexSelect(0, indices).to(.float32),
+    let (mask, seconds) = (
       mask?.indexSelect(0, indices) ?? .ones([rows.count, 1]),
       seconds?.indexSelect(0, indices) ?? .zeros([rows.count, 1])
     )
+    guard rows.contains(where: { isReversed[$0] }) else {
+      return (features.indexSelect(0, indices).to(.float32), mask, seconds)
+    }
+    return turned(rows, mask: mask, seconds: seconds)
+  }
+
+  /// The same where some of the clips are played backwards: of those the first frame keeps its time, and each step takes as
+  /// long as it took.
+  private func turned(
+    _ rows: [Int], mask: Tensor, seconds: Tensor
+  ) -> (features: Tensor, mask: Tensor, seconds: Tensor) {
+    // Which frame of its clip stands in each place, [rows · T].
+    let order = rows.flatMap { row in
+      let length = lengths[self.rows[row]]
+      return (0..<frames).map { isReversed[row] && $0 < length ? length - 1 - $0 : $0 }
+    }
+    func starts(_ rows: [Int]) -> [Int] { rows.flatMap { Array(repeating: $0 * frames, count: frames) } }
+    let features = features.reshaped([-1] + features.shape.dropFirst(2))  // [stored, T, N, Dv] → [stored · T, N, Dv]
+      .indexSelect(0, Tensor(zip(starts(rows.map { self.rows[$0] }), order).map(+)))
+      .reshaped([rows.count, frames] + features.shape.dropFirst(2)).to(.float32)
+    let opposite = seconds.reshaped(-1).indexSelect(0, Tensor(zip(starts(Array(rows.indices)), order).map(+)))
+      .reshaped(rows.count, frames)
+    let backwards = (seconds.narrow(1, 0, 1) + opposite.narrow(1, 0, 1) - opposite) * mask
+    let isTurned = Tensor(rows.map { isReversed[$0] ? Float(1) : 0 }).unsqueezed(1)
+    return (features, mask, seconds * (1 - isTurned) + backwards * isTurned)
   }
 
   private func indices(_ rows: [Int], _ mirrored: [Bool]) -> Tensor {
     Tensor(
       rows.enumerated().map { index, row in
-        row * views + (views > 1 && mirrored.indices.contains(index) && mirrored[index] ? 1 : 0)
+        self.rows[row] * views + (views > 1 && mirrored.indices.contains(index) && mirrored[index] ? 1 : 0)
       })
   }
 
@@ -109,7 +148,7 @@ public final class FeatureCache {
     }
     return FeatureCache(
       features: features.reshaped(shape[0] * views, 1, shape[2], shape[3]), seconds: nil, mask: nil, views: views,
-      count: shape[0])
+      rows: Array(images.indices), isReversed: images.map(\.isReversed))
   }
 
   private static func picture(_ location: DataLocation) throws -> Image {
@@ -119,8 +158,8 @@ public final class FeatureCache {
   // MARK: Clips
 
   private static func openClips(
-    _ clips: CaptionedImages, _ frames: AdapterConfiguration.Frames, file: URL, showsProgress: Bool,
-    encoder: () throws -> ImageEncoder
+    _ clips: CaptionedImages, _ frames: AdapterConfiguration.Frames, rows: [Int], isReversed: [Bool], file: URL,
+    showsProgress: Bool, encoder: () throws -> ImageEncoder
   ) throws -> FeatureCache {
     let longest = clips.contains(where: \.isVideo) ? frames.count : clips.map(\.frames.count).max() ?? 0
     let length = min(longest, frames.count)
@@ -153,7 +192,8 @@ public final class FeatureCache {
       throw CheckpointError.malformed(
         file: file.path, expected: "\(name) [\(clips.count), \(length)]", found: "\(tensor.shape)")
     }
-    return FeatureCache(features: features, seconds: seconds, mask: mask, views: 1, count: shape[0])
+    return FeatureCache(
+      features: features, seconds: seconds, mask: mask, views: 1, rows: rows, isReversed: isReversed)
   }
 
   /// The features of a clip's chosen frames. Pictures without times are a second apart.

@@ -14,14 +14,15 @@ final class SoundCache {
   private let mask: Tensor  // [clips, S]
   private let seconds: Tensor  // [clips, S]
   private let hasSound: [Bool]
+  private let rows: [Int]  // for each clip its row among those that are stored
 
   /// The number of clips.
-  var count: Int { hasSound.count }
+  var count: Int { rows.count }
   /// Da.
   var width: Int { features.size(2) }
 
-  private init(features: Tensor, mask: Tensor, seconds: Tensor) {
-    (self.features, self.mask, self.seconds) = (features, mask, seconds)
+  private init(features: Tensor, mask: Tensor, seconds: Tensor, rows: [Int]) {
+    (self.features, self.mask, self.seconds, self.rows) = (features, mask, seconds, rows)
     hasSound = mask.amax(1).values(as: Float.self).map { $0 > 0 }
   }
 
@@ -38,6 +39,8 @@ final class SoundCache {
     _ clips: CaptionedImages, configuration: AudioEncoderConfiguration, folder: URL, showsProgress: Bool,
     encoder: () throws -> AudioEncoder
   ) throws -> SoundCache {
+    // A clip that is played backwards sounds as it did.
+    let (clips, rows) = clips.files
     let cut =
       "\(configuration.clips)|\(configuration.clipSeconds)|\(configuration.strideSeconds ?? -1)|"
       + "\(configuration.tokensPerClip)|\(configuration.windowSeconds ?? -1)"
@@ -72,7 +75,7 @@ final class SoundCache {
     for (name, tensor) in [("mask", mask), ("seconds", seconds)] where tensor.shape != shape {
       throw CheckpointError.malformed(file: file.path, expected: "\(name) \(shape)", found: "\(tensor.shape)")
     }
-    return SoundCache(features: features, mask: mask, seconds: seconds)
+    return SoundCache(features: features, mask: mask, seconds: seconds, rows: rows)
   }
 
   /// The sound that a line of the data set names, or the video's own track; nil without either.
@@ -90,6 +93,7 @@ final class SoundCache {
 
   /// Pieces `[1, S, Da]` of a clip's sound in `float32`; nil for a clip without any.
   func sound(_ row: Int) -> (features: Tensor, mask: Tensor, seconds: Tensor)? {
+    let row = rows[row]
     guard hasSound[row] else { return nil }
     return (features.narrow(0, row, 1).to(.float32), mask.narrow(0, row, 1), seconds.narrow(0, row, 1))
   }

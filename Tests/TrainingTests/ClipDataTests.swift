@@ -41,9 +41,11 @@ struct ClipDataTests {
     func encoder() throws -> ImageEncoder { try ImageEncoder(TinyModels.encoder, store: models.store) }
 
     func open(
-      _ frames: AdapterConfiguration.Frames?, encoder: (() throws -> ImageEncoder)? = nil
+      _ frames: AdapterConfiguration.Frames?, reversed: Bool = false, encoder: (() throws -> ImageEncoder)? = nil
     ) throws -> FeatureCache {
-      try FeatureCache.open(
+      var source = source
+      source.reversed = reversed
+      return try FeatureCache.open(
         .load(source), views: 1, frames: frames, configuration: TinyModels.encoder,
         folder: folder.appendingPathComponent("features"), showsProgress: false, encoder: encoder ?? self.encoder)
     }
@@ -168,6 +170,52 @@ struct ClipDataTests {
     }
   }
 
+  @Test(
+    "Clips played backwards stand behind all others; their frames are read in the opposite order, from the same file")
+  func reversed() throws {
+    try withTemporaryFolder { folder in
+      let place = try Place(
+        folder,
+        [
+          #"{"images": ["0.png", "1.png", "2.png"], "seconds": [1, 2, 5], "caption": "a", "id": "x", "reversed": "#
+            + #"{"captions": ["z", " y "], "questions": [{"question": "q", "answer": "n", "choices": ["m", "n"], "#
+            + #""task": "t"}]}}"#,
+          #"{"images": ["3.png", "2.png", "1.png", "0.png"], "caption": "b"}"#,
+          #"{"images": ["1.png", "3.png"], "caption": "c", "reversed": {"captions": ["d"]}}"#,
+        ])
+      let forward = try place.open(frames(4))
+      var source = place.source
+      source.reversed = true
+      let clips = try CaptionedImages.load(source)
+      #expect(clips.map(\.id) == ["x", "3.png", "1.png", "x-reversed", "1.png-reversed"])
+      #expect(clips.map(\.captions) == [["a"], ["b"], ["c"], ["z", "y"], ["d"]])
+      #expect(clips.map(\.isReversed) == [false, false, false, true, true])
+      #expect(clips[3].questions.map(\.answer) == ["n"] && clips[0].questions.isEmpty)
+
+      let cache = try place.open(frames(4), reversed: true) { throw MustNotEncode() }
+      #expect(cache.count == 5 && forward.count == 3)
+      let (read, known) = (cache.clips([3, 1, 4, 0]), forward.clips([0, 1, 2]))
+      #expect(read.mask.values(as: Float.self) == [1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0])
+      // Steps of 3 and 1 seconds after the first frame's time in the place of 1 and 3.
+      #expect(read.seconds.values(as: Float.self) == [1, 4, 5, 0, 0, 1, 2, 3, 0, 1, 0, 0, 1, 2, 5, 0])
+      func frame(_ clips: Tensor, _ row: Int, _ place: Int) -> [Float] {
+        clips.select(0, row).select(0, place).values()
+      }
+      for place in 0..<3 { #expect(frame(read.features, 0, place) == frame(known.features, 0, 2 - place)) }
+      for place in 0..<2 { #expect(frame(read.features, 2, place) == frame(known.features, 2, 1 - place)) }
+      for place in 0..<4 { #expect(frame(read.features, 1, place) == frame(known.features, 1, place)) }
+      for place in 0..<3 { #expect(frame(read.features, 3, place) == frame(known.features, 0, place)) }
+      #expect(frame(known.features, 0, 0) != frame(known.features, 0, 2))
+      #expect(read.features.select(0, 0).select(0, 3).abs().max().item == 0, "padding stays at the end")
+
+      // Where pictures alone are read there is nothing to play backwards.
+      #expect(throws: DataError.self) { try place.open(nil, reversed: true) }
+      let untold = try Place(
+        folder.appendingPathComponent("untold"), [#"{"images": ["0.png", "1.png"], "caption": "a"}"#])
+      #expect(throws: DataError.self) { try untold.open(frames(2), reversed: true) }
+    }
+  }
+
   @Test("Pictures of a recipe on clips share the file of recipes on pictures; videos are no pictures")
   func pictures() throws {
     try withTemporaryFolder { folder in
@@ -234,6 +282,13 @@ struct ClipDataTests {
       (question(#""answer": "x", "choices": ["x", "x"]"#), "different choices for 'q'"),
       (question(#""answer": "", "choices": ["", "x"]"#), "'answer' with words, found an empty one"),
       (question(#""choices": ["x", "y"]"#), "no 'answer'"),
+      (#"{"image": "a.png", "caption": "a", "reversed": {"captions": ["b"]}}"#, "a clip, since 'reversed' is told"),
+      (#"{"images": ["a.png", "a.png"], "caption": "a", "reversed": {"captions": [" "]}}"#, "a caption in 'reversed'"),
+      (
+        #"{"images": ["a.png", "a.png"], "caption": "a", "reversed": {"captions": ["b"], "questions": [{"question": "q", "#
+          + #""task": "t", "answer": "x", "choices": ["x"]}]}}"#, "at least two choices for 'q', found 1"
+      ),
+      (#"{"images": ["a.png", "a.png"], "caption": "a", "reversed": {"questions": []}}"#, "no 'captions'"),
     ] {
       let file = try scratch.write("captions.jsonl", bad)
       do {

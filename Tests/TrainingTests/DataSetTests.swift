@@ -245,12 +245,13 @@ struct DataSetTests {
       try JSONDecoder().decode(DataSource.self, from: Data(json.utf8))
     }
     let source = try decode(
-      #"{"format": "webdataset", "path": "~/x", "split": "train", "repeat": 3, "limit": 5, "seed": 9, "categories": ["a"]}"#
+      #"{"format": "webdataset", "path": "~/x", "split": "train", "repeat": 3, "limit": 5, "seed": 9, "categories": ["a"], "reversed": true}"#
     )
     #expect(
       source
         == DataSource(
-          format: .webDataset, path: "~/x", split: "train", repeats: 3, limit: 5, seed: 9, categories: ["a"]))
+          format: .webDataset, path: "~/x", split: "train", repeats: 3, limit: 5, seed: 9, categories: ["a"],
+          reversed: true))
     #expect(try JSONDecoder().decode(DataSource.self, from: JSONEncoder().encode(source)) == source)
     #expect(!source.resolvedPath().hasPrefix("~"))
     #expect(try decode(#"{"format": "captions-jsonl", "path": "x"}"#).repeats == 1)
@@ -260,7 +261,7 @@ struct DataSetTests {
       ),
       (
         #"{"format": "webdataset", "path": "x", "splits": "a"}"#,
-        "expected one of format, path, split, repeat, limit, seed, categories, found the key 'splits'"
+        "expected one of format, path, split, repeat, limit, seed, categories, reversed, found the key 'splits'"
       ),
       (#"{"format": "webdataset", "path": ""}"#, "path: expected"),
       (#"{"format": "webdataset", "path": "x", "repeat": 0}"#, "repeat: expected 1 to 1000, found 0"),

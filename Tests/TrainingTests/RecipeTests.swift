@@ -69,7 +69,8 @@ struct RecipeTests {
     #expect(names.count >= 2)
     for name in names {
       let recipe = try Recipe(
-        contentsOf: folder.appendingPathComponent(name), settings: ["paths.photos=/somewhere/photos"])
+        contentsOf: folder.appendingPathComponent(name),
+        settings: ["paths.photos=/somewhere/photos", "paths.videos=/somewhere"])
       #expect(!recipe.train.isEmpty, "\(name)")
     }
   }

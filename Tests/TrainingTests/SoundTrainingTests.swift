@@ -61,18 +61,6 @@ struct SoundTrainingTests {
       recipe.audio = audio
     }
 
-    /// Gives the language model matrices that do not shrink what goes through them, as trained ones do not: what it reads
-    /// then reaches its outputs.
-    func strengthen() throws {
-      let file = models.frozen("smollm2-135m-instruct").appendingPathComponent("model.safetensors")
-      let stored = try SafetensorsFile(contentsOf: file)
-      let tensors = try stored.names.map { name -> (name: String, tensor: Tensor) in
-        let tensor = try stored.tensor(name)
-        return (name, tensor.rank == 2 && !name.contains("embed") ? tensor * 8 : tensor.cloned())
-      }
-      try SafetensorsFile.write(tensors, to: file)
-    }
-
     func train(_ name: String, resumes: Bool = false, stop: () -> Bool = { false }) throws -> URL? {
       try ImageLanguageTraining.run(
         recipe, output: folder.appendingPathComponent(name), resumes: resumes, store: models.store,
@@ -118,6 +106,17 @@ struct SoundTrainingTests {
       #expect(try SoundStack(caches: [cache]).sounds([4]).pieces == nil)
 
       _ = try place.sounds { throw MustNotEncode() }
+      // Played backwards a clip sounds as it did.
+      let clips = try CaptionedImages.load(DataSource(format: .captionsJSONL, path: place.data.path, split: "train"))
+      let backwards = try #require(
+        CaptionedImage(id: "b", captions: ["b"], frames: clips[1].frames, sound: clips[1].sound, isReversed: true))
+      let both = try SoundCache.open(
+        CaptionedImages(clips.items + [backwards]), configuration: TinyModels.audioEncoder,
+        folder: folder.appendingPathComponent("features"), showsProgress: false
+      ) { throw MustNotEncode() }
+      #expect(both.count == 6)
+      expectClose(try #require(both.sound(5)).features, found.features, relative: 1e-7)
+
       var other = TinyModels.audioEncoder
       other.tokensPerClip = 1
       #expect(throws: MustNotEncode.self) { try place.sounds(other) { throw MustNotEncode() } }
@@ -167,7 +166,7 @@ struct SoundTrainingTests {
   func silentRows() throws {
     try withTemporaryFolder { folder in
       let place = try Place(folder)
-      try place.strengthen()
+      try place.models.strengthen(["smollm2-135m-instruct"])
       let parameters = ParameterScope(FreshParameters(seed: 3))
       let video = try CascadedVideoQFormer(TinyModels.cascaded, parameters)
       let connector = ClipConnector(video: video, audio: try AudioQFormer(TinyModels.audio.sizes, parameters["audio"]))
@@ -200,7 +199,7 @@ struct SoundTrainingTests {
   func learns() throws {
     try withTemporaryFolder { folder in
       var place = try Place(folder)
-      try place.strengthen()
+      try place.models.strengthen(["smollm2-135m-instruct"])
       place.recipe.imageLanguage.captionsPerImage = 0
       place.recipe.epochs = 150
       place.recipe.validateEvery = 0

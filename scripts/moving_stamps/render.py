@@ -84,11 +84,12 @@ def encode(plans, objects, size, fps, folder):
     with tempfile.TemporaryDirectory(prefix="moving-stamps-") as temporary:
         inputs, outputs, count, partials = [], [], 0, []
         for number, plan in enumerate(plans):
-            raw = Path(temporary) / f"{number}.rgb"
+            raw = Path(temporary) / f"{number}.ppm"
             with open(raw, "wb") as file:
                 for frame in frames(plan, objects, size):
-                    file.write(frame.tobytes())
-            inputs += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size}x{size}", "-r", str(fps), "-i", str(raw)]
+                    # Not headerless: ffmpeg takes a file whose first pixel is (73, 68, 51) for an ID3 tag and skips it.
+                    file.write(b"P6\n%d %d\n255\n" % frame.size + frame.tobytes())
+            inputs += ["-f", "ppm_pipe", "-framerate", str(fps), "-i", str(raw)]
             outputs += ["-map", f"{count}:v"]
             count += 1
             if plan["sound"]:
@@ -101,7 +102,8 @@ def encode(plans, objects, size, fps, folder):
                 "-c:v", "libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p", "-threads", "1",
                 "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact",
                 "-movflags", "+faststart", "-f", "mp4", str(partials[-1][0])]
-        command = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-filter_threads", "1", *inputs, *outputs]
+        command = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-abort_on", "empty_output_stream",
+                   "-filter_threads", "1", *inputs, *outputs]
         result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True)
         if result.returncode != 0:
             for partial, _ in partials:

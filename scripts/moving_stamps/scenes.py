@@ -14,6 +14,9 @@ No single frame may answer what only time can:
   reverse, so that the middle frame, a frame at an unknown time and the bag of all frames tell nothing. The first and the
   last frame do tell of sizes and numbers, since there is no other way to grow or to appear.
 - Sound: the object that is heard is drawn among the four choices, independently of what is seen.
+
+Straight paths are the exception, for training alone: nothing goes on from the opposite edge, what reaches an edge rests there.
+Late and early places then differ the way a thing moves, which is far easier to learn from, and a single place hints at it.
 """
 
 import colorsys
@@ -21,8 +24,8 @@ import math
 import random as randomness
 
 from ending import EX_DATA, Failure
-from .grammar import (AXES, DIRECTIONS, NUMBERS, PRESENCES, SIZES, SPEEDS, THEN, TURNS, WHILE, Questions, joined, placed,
-                      sentences)
+from .grammar import (AXES, DIRECTIONS, NUMBERS, PRESENCES, SIZES, SPEEDS, THEN, TURNS, WHILE, Questions, joined, opposite,
+                      placed, sentences)
 from .sounds import Sounds
 
 # Shares of the kinds of clips.
@@ -77,9 +80,9 @@ class Actor:
 class Planner:
     """Plans the clips of a split, one after another."""
 
-    def __init__(self, objects, split, seed, fps, voices, stream=""):
+    def __init__(self, objects, split, seed, fps, voices, stream="", straight=False):
         self.random = randomness.Random(f"moving stamps/{seed}/{split}{stream}")
-        self.objects, self.split, self.fps = objects, split, fps
+        self.objects, self.split, self.fps, self.straight = objects, split, fps, straight
         self.things = Deck(self.random, objects.things[split])
         self.sounds = Sounds(objects, split, self.random, voices)
         self.decks = {}
@@ -124,7 +127,7 @@ class Scene:
         self.times = [(frame + 0.5) / self.frames for frame in range(self.frames)]
         self.actors = []
         self.questions = Questions(self.random, planner.answer_place)
-        self.captions = None
+        self.captions = self.reversed = None
 
     # --- Actors and places
 
@@ -178,10 +181,14 @@ class Scene:
             path = SPREAD[event] * self.random.uniform(*speed) * self.seconds * (window[1] - window[0]) / span
         elif event in TURNS:
             turn = SPREAD[event] * self.random.uniform(100, 170)
-        # The start is uniform, and so is every later place, since it wraps around.
+        if self.planner.straight:
+            length = min(abs(path), 1.0)
+            start = start * (1 - length) + (length if path < 0 else 0)
+        # The start is uniform, and so is every later place, since it wraps around unless paths are straight.
         for time in self.times:
             done = min(max((time - window[0]) / (window[1] - window[0]), 0), 1)
-            along = extent / 2 + (start + path * done) % 1.0 * span
+            place = start + path * done
+            along = extent / 2 + (min(max(place, 0.0), 1.0) if self.planner.straight else place % 1.0) * span
             x, y = (along, across) if horizontal else (across, along)
             actor.places.append((x, y, actor.side, (angle + turn * done) % 360))
 
@@ -203,6 +210,12 @@ class Scene:
         free = max(0.0, 1 - 3 * extent) / 2
         return self.random.uniform(-free, free)
 
+    def tell(self, sentences):
+        """Sets what is told of the clip, and of the clip played backwards. `sentences` tells it by two functions: what an
+        event is, and the order of events."""
+        self.captions = sentences(lambda event: event, lambda clauses: clauses)
+        self.reversed = sentences(opposite, lambda clauses: clauses[::-1])
+
     # --- Kinds of clips
 
     def move(self):
@@ -212,7 +225,7 @@ class Scene:
         actor, = self.cast(1, (0.24, 0.36))
         pace = {"slowly": SLOW, "quickly": QUICK, None: MEDIUM}[speed]
         self.act(actor, event, self.across([actor])[0], speed=pace)
-        self.captions = sentences(actor.thing.one, event, speed)
+        self.tell(lambda seen, _: sentences(actor.thing.one, seen(event), speed))
         self.ask_event(actor.thing, event)
         if speed:
             self.questions.speed(actor.thing.the, speed)
@@ -226,13 +239,14 @@ class Scene:
         for index, (actor, lane) in enumerate(zip(actors, self.across(actors, turns))):
             self.act(actor, event if index == 0 else None, lane, turned=turns)
         things = [actor.thing for actor in actors]
-        doing = sentences(things[0].one, event)
-        if number == 2:
-            still = sentences(things[1].one, "stays")
-            mixed = joined(WHILE, doing, still)
-            self.captions = [doing[0], mixed[0], mixed[2]]
-        else:
-            self.captions = doing
+        def told(seen, _):
+            doing = sentences(things[0].one, seen(event))
+            if number > 2:
+                return doing
+            mixed = joined(WHILE, doing, sentences(things[1].one, "stays"))
+            return [doing[0], mixed[0], mixed[2]]
+
+        self.tell(told)
         self.questions.which("turns" if turns else "moves", things[0].the, [thing.the for thing in things])
         self.ask_event(things[0], event)
 
@@ -250,8 +264,10 @@ class Scene:
         lanes = self.across(actors, turned)
         for actor, event, window, lane in zip(actors, events, windows, lanes):
             self.act(actor, event, lane, window, speed=(0.22, 0.36), turned=turned)
-        self.captions = joined(THEN, *(sentences(a.thing.one, e) for a, e in zip(actors, events)))
-        self.questions.order([sentences(a.thing.the, e)[0] for a, e in zip(actors, events)])
+        self.tell(lambda seen, order: joined(
+            THEN, *order([sentences(actor.thing.one, seen(event)) for actor, event in zip(actors, events)])))
+        self.questions.order(*([sentences(actor.thing.the, seen(event))[0] for actor, event in zip(actors, events)]
+                               for seen in (str, opposite)))
         asked = self.random.randrange(2)
         self.ask_event(actors[asked].thing, events[asked])
 
@@ -269,8 +285,9 @@ class Scene:
         windows = (edges[0], (1 - edges[1][1], 1 - edges[1][0]))
         for actor, (begin, end) in zip(actors, windows):
             self.rest(actor, self.inside(actor.width), self.inside(actor.height), lambda t: begin <= t < end)
-        self.captions = joined(THEN, *(sentences(actor.thing.one, "comes and goes") for actor in actors))
-        self.questions.order([actor.thing.the + " is shown" for actor in actors])
+        self.tell(lambda _, order: joined(THEN, *order([sentences(actor.thing.one, "comes and goes") for actor in actors])))
+        showings = [actor.thing.the + " is shown" for actor in actors]
+        self.questions.order(showings, showings)
 
     def mixed(self):
         """One object moves and another appears or disappears, in either order. No question about the order: the second
@@ -286,8 +303,9 @@ class Scene:
         self.act(actors[1], None, lanes[1])
         actors[1].places = [place if (time >= moment) == (presence == "appears") else None
                             for time, place in zip(self.times, actors[1].places)]
-        clauses = [sentences(actors[0].thing.one, event), sentences(actors[1].thing.one, presence)]
-        self.captions = joined(THEN, *(clauses[::-1] if first else clauses))
+        happening = list(zip(actors, (event, presence)))[::-1 if first else 1]
+        self.tell(lambda seen, order: joined(
+            THEN, *order([sentences(actor.thing.one, seen(what)) for actor, what in happening])))
         self.ask_event(actors[0].thing, event)
 
     def turn(self):
@@ -296,7 +314,7 @@ class Scene:
         self.axis = "horizontal"
         actor, = self.cast(1, (0.34, 0.46), turns=True)
         self.act(actor, event, self.across([actor], turned=True)[0], turned=True)
-        self.captions = sentences(actor.thing.one, event)
+        self.tell(lambda seen, _: sentences(actor.thing.one, seen(event)))
         self.ask_event(actor.thing, event)
 
     def size(self):
@@ -308,7 +326,7 @@ class Scene:
         start, end = (smaller, larger) if event == "grows" else (larger, smaller)
         x, y = self.inside(actor.width), self.inside(actor.height)
         actor.places = [(x, y, start * (end / start) ** time, 0.0) for time in self.times]
-        self.captions = sentences(actor.thing.one, event)
+        self.tell(lambda seen, _: sentences(actor.thing.one, seen(event)))
         self.questions.size(actor.thing.the, event)
 
     def appear(self):
@@ -319,10 +337,14 @@ class Scene:
         for index, (actor, (x, y)) in enumerate(zip(actors, self.scatter(actors))):
             there = (lambda t: (t >= moment) == (event == "appears")) if index == 0 else (lambda t: True)
             self.rest(actor, x, y, there)
-        self.captions = sentences(actors[0].thing.one, event)
-        if others == 1:
-            still = sentences(actors[1].thing.one, "stays")
-            self.captions[1:] = joined(WHILE, self.captions, still)[0], joined(WHILE, self.captions, still)[2]
+        def told(seen, _):
+            happening = sentences(actors[0].thing.one, seen(event))
+            if others > 1:
+                return happening
+            mixed = joined(WHILE, happening, sentences(actors[1].thing.one, "stays"))
+            return [happening[0], mixed[0], mixed[2]]
+
+        self.tell(told)
         self.questions.presence(event)
 
     def count(self):
@@ -341,14 +363,18 @@ class Scene:
         thing, several = counted[0].thing, number > 1
         subject = f"{NUMBERS[number - 1]} {thing.many if several else thing.name}"
         if gradual:
-            ways = ("appear one after another", "come into view one by one", "show up, each after the other")
-            alone = sentences(thing.one, "appears")
-            self.captions = [f"{subject} {way}" for way in ways] if several else alone
-            self.questions.count((f"How many {thing.many} appear?", f"How many {thing.many} come into view?"), number)
+            ways = {"appears": ("appear one after another", "come into view one by one", "show up, each after the other"),
+                    "disappears": ("disappear one after another", "go out of view one by one",
+                                   "vanish, each after the other")}
+            self.tell(lambda seen, _: [f"{subject} {way}" for way in ways[seen("appears")]] if several
+                      else sentences(thing.one, seen("appears")))
+            asked, backwards = ([f"How many {thing.many} {verb}?" for verb in verbs]
+                                for verbs in (("appear", "come into view"), ("disappear", "go out of view")))
+            self.questions.count(asked, number, backwards)
         else:
             more = beside and f" and {NUMBERS[others - 1]} {beside[0].thing.many if others > 1 else beside[0].thing.name}"
-            self.captions = [f"there {'are' if several else 'is'} {subject}", f"{subject}{more or ''}",
-                             f"{subject} {'stand' if several else 'stands'} still"]
+            self.tell(lambda *_: [f"there {'are' if several else 'is'} {subject}", f"{subject}{more or ''}",
+                                  f"{subject} {'stand' if several else 'stands'} still"])
             self.questions.count((f"How many {thing.many} are there?", f"How many {thing.many} can be seen?"), number)
 
     def place(self):
@@ -373,6 +399,7 @@ class Scene:
             "id": name, "file": file, "split": self.planner.split, "kind": self.kind,
             "frames": self.frames, "seconds": self.seconds,
             "captions": self.captions, "questions": self.questions.asked,
+            "reversed": {"captions": self.reversed, "questions": self.questions.reversed},
             "background": self.background(), "sound": sound,
             "actors": [{
                 "name": actor.thing.name, "picture": actor.picture, "shape": actor.shape,

@@ -16,6 +16,10 @@ public struct CaptionedImage: Codable, Sendable, Equatable {
   public let sound: DataLocation?
   /// Questions about it.
   public let questions: [Question]
+  /// What is told of a clip that is played backwards, if the data set tells it.
+  public let reversed: Reversed?
+  /// Whether the clip is played backwards: its frames are read in the opposite order.
+  public let isReversed: Bool
   /// The category or label, if the data set tells one.
   public let category: String?
 
@@ -25,9 +29,10 @@ public struct CaptionedImage: Codable, Sendable, Equatable {
   /// Trims the captions and drops empty ones; nil if no caption or no frame is left.
   public init?(
     id: String, captions: [String], frames: [DataLocation], isVideo: Bool = false, seconds: [Double]? = nil,
-    questions: [Question] = [], category: String? = nil, sound: DataLocation? = nil
+    questions: [Question] = [], category: String? = nil, sound: DataLocation? = nil, reversed: Reversed? = nil,
+    isReversed: Bool = false
   ) {
-    let trimmed = captions.map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }.filter { !$0.isEmpty }
+    let trimmed = Self.trimmed(captions)
     guard !trimmed.isEmpty, !frames.isEmpty else { return nil }
     self.id = id
     self.captions = trimmed
@@ -37,6 +42,35 @@ public struct CaptionedImage: Codable, Sendable, Equatable {
     self.questions = questions
     self.category = category
     self.sound = sound
+    self.reversed = reversed
+    self.isReversed = isReversed
+  }
+
+  private static func trimmed(_ captions: [String]) -> [String] {
+    captions.map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }.filter { !$0.isEmpty }
+  }
+
+  /// What is told of a clip that is played backwards.
+  public struct Reversed: Codable, Sendable, Equatable {
+    /// The captions, trimmed, none of them empty, at least one.
+    public let captions: [String]
+    /// Questions about it.
+    public let questions: [Question]
+
+    /// Trims the captions and drops empty ones; nil if none is left.
+    public init?(captions: [String], questions: [Question] = []) {
+      self.captions = CaptionedImage.trimmed(captions)
+      self.questions = questions
+      if self.captions.isEmpty { return nil }
+    }
+  }
+
+  /// The clip played backwards; nil where nothing is told of that. Its sound stays as it is.
+  public var playedBackwards: CaptionedImage? {
+    guard let reversed, !isReversed else { return nil }
+    return CaptionedImage(
+      id: id + "-reversed", captions: reversed.captions, frames: frames, isVideo: isVideo, seconds: seconds,
+      questions: reversed.questions, category: category, sound: sound, isReversed: true)
   }
 }
 
@@ -77,6 +111,13 @@ public struct CaptionedImages: Sendable, Equatable, RandomAccessCollection {
     }
     var set = try CaptionedImages(items, from: path)
     if let limit = source.limit { set = try set.subset(limit: limit, seed: source.seed) }
+    if source.reversed {
+      let backwards = set.items.compactMap(\.playedBackwards)
+      guard !backwards.isEmpty else {
+        throw .badSetting("reversed of \(path)", expected: "clips that tell what is 'reversed'", found: "none")
+      }
+      set = try CaptionedImages(set.items + backwards)
+    }
     guard source.repeats > 1 else { return set }
     return try CaptionedImages((0..<source.repeats).flatMap { _ in set.items })
   }
@@ -104,6 +145,23 @@ public struct CaptionedImages: Sendable, Equatable, RandomAccessCollection {
     generator.shuffle(&order)
     return try CaptionedImages(order.prefix(limit).sorted().map { items[$0] })
   }
+
+  /// The pictures and clips whose files are read, and for each item its place among them: one that is played backwards is
+  /// read once with the one that it reverses.
+  var files: (items: CaptionedImages, rows: [Int]) {
+    var kept: [CaptionedImage] = []
+    var places: [[DataLocation?]: Int] = [:]
+    let rows = items.map { item in
+      let files = item.frames + [item.sound]
+      if item.isReversed, let place = places[files] { return place }
+      kept.append(item)
+      places[files] = kept.count - 1
+      return kept.count - 1
+    }
+    return (kept.count == items.count ? self : CaptionedImages(unchecked: kept), rows)
+  }
+
+  private init(unchecked items: [CaptionedImage]) { self.items = items }
 
   /// All captions in the order of the pictures, and for each the index of its picture.
   public var captionList: (captions: [String], imageOfCaption: [Int]) {

@@ -9,7 +9,9 @@ import Foundation
 /// ```
 ///
 /// One of `image`, `images` (the frames of a clip, perhaps with their `seconds`) and `video`, relative to the file's
-/// folder; `audio`, a file with the sound of pictures, or the one that is heard in the place of a video's own track; `captions` or `caption`; the rest may be absent, but when a split is asked for, every line must name its own.
+/// folder; `audio`, a file with the sound of pictures, or the one that is heard in the place of a video's own track; `captions`
+/// or `caption`; `reversed`, an object with `captions` and `questions` of the clip played backwards; the rest may be absent, but
+/// when a split is asked for, every line must name its own.
 /// A path may be the file, or a folder that holds `captions.jsonl`.
 public enum CaptionsJSONL {
   private struct Line: Decodable {
@@ -21,16 +23,22 @@ public enum CaptionsJSONL {
     let caption: String?
     let captions: [String]?
     let questions: [Question]?
+    let reversed: Backwards?
     let imageID: String?
     let id: String?
     let split: String?
     let category: String?
 
     enum CodingKeys: String, CodingKey {
-      case image, images, video, seconds, audio, caption, captions, questions
+      case image, images, video, seconds, audio, caption, captions, questions, reversed
       case imageID = "image_id"
       case id, split, category
     }
+  }
+
+  private struct Backwards: Decodable {
+    let captions: [String]
+    let questions: [Question]?
   }
 
   static func captionedImages(path: String, split: String?) throws(DataError) -> [CaptionedImage] {
@@ -89,7 +97,12 @@ public enum CaptionsJSONL {
     if let wrong = Self.objection(seconds: line.seconds, frames: line.video == nil ? frames.count : 0) {
       throw bad(wrong.expected, wrong.found)
     }
-    for question in line.questions ?? [] {
+    guard line.reversed == nil || line.video != nil || frames.count > 1 else {
+      throw bad("a clip, since 'reversed' is told", "one picture")
+    }
+    let reversed = line.reversed.map { CaptionedImage.Reversed(captions: $0.captions, questions: $0.questions ?? []) }
+    if case .some(.none) = reversed { throw bad("a caption in 'reversed'", "none that is not empty") }
+    for question in (line.questions ?? []) + (line.reversed?.questions ?? []) {
       if let wrong = question.objection { throw bad(wrong.expected, wrong.found) }
     }
     guard
@@ -97,7 +110,7 @@ public enum CaptionsJSONL {
         id: line.imageID ?? line.id ?? first, captions: line.captions ?? line.caption.map { [$0] } ?? [],
         frames: frames,
         isVideo: line.video != nil, seconds: line.seconds, questions: line.questions ?? [], category: line.category,
-        sound: sound)
+        sound: sound, reversed: reversed ?? nil)
     else { throw bad("a caption", "none that is not empty") }
     return item
   }

@@ -33,11 +33,13 @@ public struct DataSource: Codable, Sendable, Equatable {
   public var seed: UInt64
   /// Only pictures of these categories; nil for all.
   public var categories: [String]?
+  /// Whether clips are listed a second time, played backwards, where they tell what they show then.
+  public var reversed: Bool
 
   /// Describes a source.
   public init(
     format: Format, path: String, split: String? = nil, repeats: Int = 1, limit: Int? = nil, seed: UInt64 = 0,
-    categories: [String]? = nil
+    categories: [String]? = nil, reversed: Bool = false
   ) {
     self.format = format
     self.path = path
@@ -46,12 +48,13 @@ public struct DataSource: Codable, Sendable, Equatable {
     self.limit = limit
     self.seed = seed
     self.categories = categories
+    self.reversed = reversed
   }
 
   private enum CodingKeys: String, CodingKey, CaseIterable {
     case format, path, split
     case repeats = "repeat"
-    case limit, seed, categories
+    case limit, seed, categories, reversed
   }
 
   private struct AnyKey: CodingKey {
@@ -82,6 +85,7 @@ public struct DataSource: Codable, Sendable, Equatable {
     limit = try values.decodeIfPresent(Int.self, forKey: .limit)
     seed = try values.decodeIfPresent(UInt64.self, forKey: .seed) ?? 0
     categories = try values.decodeIfPresent([String].self, forKey: .categories)
+    reversed = try values.decodeIfPresent(Bool.self, forKey: .reversed) ?? false
     guard !path.isEmpty else { throw Self.corrupted(decoder, "path: expected a folder or file, found nothing") }
     guard (1...1000).contains(repeats) else {
       throw Self.corrupted(decoder, "repeat: expected 1 to 1000, found \(repeats)")
