@@ -64,7 +64,7 @@ struct TimeEmbedding: Sendable {
   let table: Embedding?
 
   /// N(0, 1), the start of Video-LLaMA's and Flamingo's tables, which are added to what has left a LayerNorm. Of a table that
-  /// starts much smaller hardly anything is seen beside that, and the order of frames is not learnt.
+  /// starts much smaller hardly anything is seen beside that.
   static let asLargeAsTokens = Initializer.normal(standardDeviation: 1)
 
   /// Takes `weight [maxFrames, width]` from the scope when the encoding is learned.

@@ -239,6 +239,7 @@ class Scene:
         for index, (actor, lane) in enumerate(zip(actors, self.across(actors, turns))):
             self.act(actor, event if index == 0 else None, lane, turned=turns)
         things = [actor.thing for actor in actors]
+
         def told(seen, _):
             doing = sentences(things[0].one, seen(event))
             if number > 2:
@@ -337,6 +338,7 @@ class Scene:
         for index, (actor, (x, y)) in enumerate(zip(actors, self.scatter(actors))):
             there = (lambda t: (t >= moment) == (event == "appears")) if index == 0 else (lambda t: True)
             self.rest(actor, x, y, there)
+
         def told(seen, _):
             happening = sentences(actors[0].thing.one, seen(event))
             if others > 1:
